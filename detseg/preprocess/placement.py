@@ -1,0 +1,54 @@
+"""`Placement`: how a picture was laid into the network's frame, and the way back, in one class so they cannot drift."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from detseg.geometry.boxes import Boxes
+
+
+@dataclass(frozen=True)
+class Placement:
+    """An axis-aligned map: frame = image * scale + offset, in continuous pixels.
+
+    `image_hw` the picture, `frame_hw` the network's frame, `scale_xy` and `offset_xy` the map.
+    Promise: `to_image(to_frame(boxes)) == boxes` up to rounding.
+    """
+
+    image_hw: tuple[int, int]
+    frame_hw: tuple[int, int]
+    scale_xy: tuple[float, float]
+    offset_xy: tuple[float, float]
+
+    @classmethod
+    def letterbox(cls, image_hw: tuple[int, int], frame_hw: tuple[int, int]) -> Placement:
+        """The picture as large as fits, its shape kept, in the middle of the frame.
+
+        The scale is that of the whole pixels the picture is resized to, so that boxes follow the pixels exactly.
+        """
+        (h, w), (frame_h, frame_w) = image_hw, frame_hw
+        fit = min(frame_h / h, frame_w / w)
+        new_h, new_w = max(1, min(frame_h, round(h * fit))), max(1, min(frame_w, round(w * fit)))
+        offset_xy = (float((frame_w - new_w) // 2), float((frame_h - new_h) // 2))
+        return cls(image_hw, frame_hw, (new_w / w, new_h / h), offset_xy)
+
+    @classmethod
+    def stretch(cls, image_hw: tuple[int, int], frame_hw: tuple[int, int]) -> Placement:
+        """The picture pulled to the frame's size, whatever its shape."""
+        (h, w), (frame_h, frame_w) = image_hw, frame_hw
+        return cls(image_hw, frame_hw, (frame_w / w, frame_h / h), (0.0, 0.0))
+
+    @property
+    def content_hw(self) -> tuple[int, int]:
+        """The whole pixels of the frame that the picture covers."""
+        return round(self.image_hw[0] * self.scale_xy[1]), round(self.image_hw[1] * self.scale_xy[0])
+
+    def to_frame(self, boxes: Boxes) -> Boxes:
+        """(n, 4) boxes of the picture -> of the frame."""
+        return boxes * np.array(self.scale_xy * 2, boxes.dtype) + np.array(self.offset_xy * 2, boxes.dtype)
+
+    def to_image(self, boxes: Boxes) -> Boxes:
+        """(n, 4) boxes of the frame -> of the picture; not clipped."""
+        return (boxes - np.array(self.offset_xy * 2, boxes.dtype)) / np.array(self.scale_xy * 2, boxes.dtype)

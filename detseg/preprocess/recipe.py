@@ -1,0 +1,58 @@
+"""`Preprocess`: how a model wants its pictures. Stored in every checkpoint, obeyed by every runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from detseg.preprocess.placement import Placement
+
+Frame = NDArray[np.uint8]  # (H, W, 3) RGB
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Size, way of fitting and normalisation of a model's input.
+
+    `frame_hw` pixels; `fit` "letterbox" keeps the picture's shape and fills the rest with `fill`, "stretch" does
+    not; the network sees (pixel - mean) / std per RGB channel, pixels 0..255.
+    """
+
+    frame_hw: tuple[int, int] = (320, 320)
+    fit: Literal["letterbox", "stretch"] = "letterbox"
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # ImageNet, as torchvision, times 255
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    fill: int = 114
+
+    def place(self, image: NDArray[np.uint8]) -> tuple[Frame, Placement]:
+        """(h, w, 3) uint8 RGB of any size -> (H, W, 3) uint8 frame and how it was laid in."""
+        h, w = image.shape[:2]
+        lay = Placement.letterbox if self.fit == "letterbox" else Placement.stretch
+        placement = lay((h, w), self.frame_hw)
+        return lay_in(image, placement, self.fill), placement
+
+    def normalise(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, H, W, 3) uint8 frames -> (N, 3, H, W) float32, as the network sees them."""
+        scaled = (frames.astype(np.float32) - np.float32(self.mean)) / np.float32(self.std)
+        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def lay_in(image: NDArray[np.uint8], placement: Placement, fill: int = 114) -> Frame:
+    """The picture's pixels put into a new frame as `placement` says (offsets must be whole pixels)."""
+    content_h, content_w = placement.content_hw
+    shrinks = content_h < image.shape[0] or content_w < image.shape[1]
+    if (content_h, content_w) != image.shape[:2]:
+        # INTER_AREA averages every source pixel when shrinking much; linear is as good and faster near 1:1
+        far = image.shape[0] > 2 * content_h or image.shape[1] > 2 * content_w
+        how = cv2.INTER_AREA if shrinks and far else cv2.INTER_LINEAR
+        image = cv2.resize(image, (content_w, content_h), interpolation=how)
+    if image.shape[:2] == placement.frame_hw:
+        return np.ascontiguousarray(image)
+    left, top = round(placement.offset_xy[0]), round(placement.offset_xy[1])
+    frame = np.full((*placement.frame_hw, 3), fill, np.uint8)
+    frame[top : top + content_h, left : left + content_w] = image
+    return frame
