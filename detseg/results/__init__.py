@@ -1,5 +1,6 @@
-"""What every model answers with: frozen, validated numpy containers."""
+"""What every model answers with: frozen, validated numpy containers. Torch-free."""
 
 from detseg.results.detections import Detections
+from detseg.results.raw import RawDetections
 
-__all__ = ["Detections"]
+__all__ = ["Detections", "RawDetections"]

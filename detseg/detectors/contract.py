@@ -1,0 +1,45 @@
+"""The two doors of every detector: `losses` for training, `detect` for use. Neither depends on train()/eval()."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from detseg.results import RawDetections
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """The truth of one picture in the network's frame.
+
+    boxes (n, 4) float32 xyxy; labels (n,) int64 class index; ignored (n,) bool, True for crowd and difficult
+    objects, which are neither positives nor negatives.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    ignored: Tensor
+
+    @classmethod
+    def empty(cls) -> Target:
+        """A picture without objects."""
+        return cls(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
+
+    def to(self, device: torch.device | str) -> Target:
+        """The same truth on `device`."""
+        return Target(self.boxes.to(device), self.labels.to(device), self.ignored.to(device))
+
+
+class Detector(nn.Module, ABC):
+    """A detector: images (N, 3, H, W) float, normalised as its `Preprocess` says."""
+
+    @abstractmethod
+    def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
+        """Named scalar losses, their sum is what training minimises; finite also without any object."""
+
+    @abstractmethod
+    def detect(self, images: Tensor) -> RawDetections:
+        """boxes (N, A, 4) in the network's frame, scores (N, A, K) in [0, 1]; traceable for export."""
