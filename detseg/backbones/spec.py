@@ -1,0 +1,96 @@
+"""The contract of every backbone: images in, feature maps out, finest first, each with its `FeatureSpec`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from torch import Tensor, nn
+
+Stage = nn.Module | list[nn.Module]
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One feature map: its channels and its stride, that is network pixels per step.
+
+    The stride is nominal: a map has about H / stride rows, and where a network does not pad, fewer.
+    """
+
+    channels: int
+    stride: int
+
+
+class Backbone(nn.Module, ABC):
+    """A network without its head. images (N, 3, H, W) float, (pixel - mean) / std -> one map per spec.
+
+    `features` says what `forward` returns, finest first; `mean` and `std` are per RGB channel in units of 0..255,
+    what the weights expect. What is frozen stays frozen under `train()`.
+    """
+
+    features: tuple[FeatureSpec, ...]
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # ImageNet's, times 255
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frozen_stages = 0
+        self._norms_fixed = False
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) -> [(N, C, h, w), ...] as `features` says."""
+
+    @abstractmethod
+    def stages(self) -> list[Stage]:
+        """The parts in order, stem first; stages 0 to i together are everything up to stride 2 ** (i + 1).
+
+        A network whose first step is longer than 2 has that step alone as its stem.
+        """
+
+    def freeze(self, stages: int) -> None:
+        """Fixes the first `stages` stages: no gradients, and evaluation mode (batch norm statistics) for good."""
+        if not 0 <= stages <= len(self.stages()):
+            raise ValueError(f"can freeze 0 to {len(self.stages())} stages, not {stages}")
+        self._frozen_stages = max(stages, self._frozen_stages)
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def freeze_batch_norm(self) -> None:
+        """Fixes running statistics, scale and shift of every batch norm for good."""
+        self._norms_fixed = True
+        for norm in self._batch_norms():
+            norm.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module, but what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        if self._norms_fixed:
+            for norm in self._batch_norms():
+                norm.eval()
+        return self
+
+    def _frozen_modules(self) -> Iterator[nn.Module]:
+        if self._frozen_stages:
+            for stage in self.stages()[: self._frozen_stages]:
+                yield from stage if isinstance(stage, list) else [stage]
+
+    def _batch_norms(self) -> Iterator[nn.Module]:
+        return (module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+
+
+def choose_strides(name: str, available: list[int], wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides asked for, ascending; ValueError names those the network has when one is not among them."""
+    missing = sorted(set(wanted) - set(available))
+    if missing or not wanted:
+        asked = ", ".join(map(str, missing)) or "none"
+        raise ValueError(
+            f"{name} has features at strides {', '.join(map(str, available))}; asked for {asked}"
+        )
+    return tuple(sorted(set(wanted)))
