@@ -1,0 +1,38 @@
+"""The way back: boxes of the network's frame become boxes of the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detseg.geometry.boxes import clip, is_degenerate
+from detseg.preprocess import Placement
+from detseg.results import Detections
+
+MIN_SIDE = 0.01  # pixels: less is a box outside the picture, cut to its edge; a picture may be one pixel wide
+
+
+def restore(
+    boxes: NDArray[Any],
+    scores: NDArray[Any],
+    labels: NDArray[Any],
+    placement: Placement,
+    path: Path | None = None,
+) -> Detections:
+    """(n, 4) boxes of the frame, (n,), (n,) -> detections in the picture's pixels, cut to it, in the same order.
+
+    Boxes that lie beside the picture (in the letterbox's border) are dropped.
+    """
+    in_image = placement.to_image(np.asarray(boxes, np.float64).reshape(-1, 4))
+    clipped = clip(in_image, placement.image_hw).astype(np.float32)
+    there = ~is_degenerate(clipped, MIN_SIDE)
+    return Detections(
+        placement.image_hw,
+        clipped[there],
+        np.asarray(scores, np.float32)[there],
+        np.asarray(labels, np.int64)[there],
+        path,
+    )

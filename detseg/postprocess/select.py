@@ -1,0 +1,80 @@
+"""From a network's dense candidates to the few that count: threshold, best scores, suppression.
+
+One for all runtimes. A: candidates, K: classes, n: what remains. A candidate may stay for several classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detseg.geometry.nms import class_aware_nms, nms
+
+Selected = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to keep of a network's candidates.
+
+    `conf`: only scores above it; `iou`: overlap from which the lesser box goes; `max_det`: objects per picture;
+    `top_k`: the best scores that enter suppression; `agnostic`: boxes of different classes compete too; `classes`:
+    only these class indices, all if None. Raises ValueError when out of range.
+    """
+
+    conf: float = 0.25
+    iou: float = 0.5
+    max_det: int = 300
+    top_k: int = 1000
+    agnostic: bool = False
+    classes: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("conf", "iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        for name in ("max_det", "top_k"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def select(boxes: NDArray[Any], scores: NDArray[Any], selection: Selection) -> Selected:
+    """(A, 4) xyxy, (A, K) -> boxes (n, 4) float32, scores (n,) float32, labels (n,) int64, best first.
+
+    The order of the candidates plays no part, but that of two equal scores. Scores and boxes that are not finite
+    numbers never stay.
+    """
+    scores = np.asarray(scores, np.float32)
+    if selection.classes is not None:
+        scores = scores[:, list(selection.classes)]
+    flat = scores.reshape(-1)
+    # compared in single precision: a score equal to the threshold as written stays out on every runtime
+    entries = np.flatnonzero(flat > np.float32(selection.conf))
+    candidates, labels = np.divmod(entries, max(scores.shape[1], 1))
+    chosen = np.asarray(boxes)[candidates].astype(np.float32)
+    finite = np.isfinite(chosen).all(axis=1)
+    if not finite.all():
+        entries, chosen, labels = entries[finite], chosen[finite], labels[finite]
+    best = _best(flat[entries], selection.top_k)
+    chosen, kept_scores, labels = chosen[best], flat[entries[best]], labels[best]
+    if selection.classes is not None:
+        labels = np.asarray(selection.classes, np.int64)[labels]
+    if selection.agnostic:
+        stays = nms(chosen, kept_scores, selection.iou)
+    else:
+        stays = class_aware_nms(chosen, kept_scores, labels, selection.iou)
+    stays = stays[: selection.max_det]
+    return chosen[stays], kept_scores[stays], labels[stays].astype(np.int64)
+
+
+def _best(scores: NDArray[np.float32], k: int) -> NDArray[np.intp]:
+    """(n,) -> positions of the k best, in their order; of equal scores at the edge the first ones."""
+    if len(scores) <= k:
+        return np.arange(len(scores))
+    edge = np.partition(scores, -k)[-k]
+    above = scores > edge
+    above[np.flatnonzero(scores == edge)[: k - np.count_nonzero(above)]] = True
+    return np.flatnonzero(above)
