@@ -7,11 +7,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-# Before anything imports numpy, cv2 or torch. Workers share the cores, so each one computes in a single thread.
+# Before anything imports numpy, cv2 or torch. Workers share the cores, so each computes in one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Slow machines are no defect, and a failure seen once is seen again.
+settings.register_profile("detseg", deadline=None, derandomize=True)
+settings.load_profile("detseg")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEFAULT_DATA = Path.home() / ".cache" / "detseg-data"
