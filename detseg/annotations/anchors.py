@@ -1,4 +1,4 @@
-"""Anchor boxes from a data set: k-means with d = 1 - IoU of (w, h) (YOLO9000, Redmon & Farhadi 2017, sec. 2)."""
+"""Anchor boxes from a data set: k-means with d = 1 - IoU of (w, h) (Redmon & Farhadi 2017, sec. 2)."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def sizes_in_frame(
 def kmeans_anchors(wh: NDArray[np.floating], k: int, seed: int = 0) -> Anchors:
     """k anchors for boxes of (M, 2) sizes, the same for the same seed.
 
-    The centre of a cluster is the mean of its sizes, as in the paper. Raises ValueError when k is not positive
-    or there are fewer than k boxes.
+    The centre of a cluster is the mean of its sizes, as in the paper. Raises ValueError when k is not
+    positive or there are fewer than k boxes.
     """
     sizes = np.asarray(wh, np.float64).reshape(-1, 2)
     sizes = sizes[np.isfinite(sizes).all(axis=1) & (sizes > 0).all(axis=1)]

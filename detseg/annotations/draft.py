@@ -1,10 +1,9 @@
-"""`Draft`: a data set while it is being read; in the end boxes are clipped to their pictures and faults recorded."""
+"""`Draft`: a data set while it is being read; in the end boxes are cut to their pictures, faults recorded."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +56,7 @@ class Draft:
         crowd: bool = False,
         difficult: bool = False,
     ) -> None:
-        """Adds an annotation, xyxy in pixels, as the file says it; an area that is not a number means the box's."""
+        """Adds an annotation, xyxy in pixels, as the file says it; an area of NaN means the box's."""
         self._index.append(picture)
         self._boxes.append(box)
         self._labels.append(label)
@@ -69,8 +68,8 @@ class Draft:
     def finish(self, categories: Categories, *, ids_are_own: bool = False) -> AnnotationSet:
         """The set: boxes cut to their pictures, those with a side below 1 px left out, each with a fault.
 
-        `ids_are_own`: the annotations' ids are the data set's; otherwise they are places in a file, good for naming
-        faults only, and the set counts its annotations from 1.
+        `ids_are_own`: the annotations' ids are the data set's; otherwise they are places in a file, good for
+        naming faults only, and the set counts its annotations from 1.
         """
         index = np.asarray(self._index, np.int64)
         image_hw = np.asarray([p[2] for p in self._pictures], np.int32).reshape(-1, 2)
@@ -120,6 +119,6 @@ class Draft:
 
 
 def _clip_each(boxes: NDArray[np.float64], hw: NDArray[np.int32]) -> NDArray[np.float64]:
-    """(M, 4) boxes, (M, 2) sizes -> boxes cut each to its own picture; those of unknown size (0) are only cut at 0."""
+    """(M, 4) boxes, (M, 2) sizes -> boxes cut each to its own picture; a size of 0 is unknown: no limit."""
     limit = np.where(hw > 0, hw, np.inf)[:, [1, 0, 1, 0]]
     return np.clip(boxes, 0, limit)

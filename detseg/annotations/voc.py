@@ -1,8 +1,9 @@
 """PASCAL VOC trees: Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt.
 
-VOC counts pixels from 1 and includes the last one; here a box becomes x1 - 1, y1 - 1, x2, y2. Classes are the
-names found in the whole tree, sorted, so that every split agrees on them; a `classes.txt` or `labels.txt` beside
-`Annotations` (one name a line) says otherwise. Their ids count from 1.
+VOC counts pixels from 1 and includes the last one; here a box becomes x1 - 1, y1 - 1, x2, y2. A box whose
+corners are one and the same pixel is a slip of the mouse, not an object. Classes are the names found in the whole
+tree, sorted, so that every split agrees on them; a `classes.txt` or `labels.txt` beside `Annotations` (one name a
+line) says otherwise. Their ids count from 1.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ class _Object(NamedTuple):
     box: tuple[float, float, float, float]
     difficult: bool
 
+    @property
+    def is_click(self) -> bool:
+        """Do both corners lie in one pixel?"""
+        x1, y1, x2, y2 = self.box
+        return x1 <= x2 <= x1 + 1 and y1 <= y2 <= y1 + 1
+
 
 class _Page(NamedTuple):
     """One XML file as it is."""
@@ -59,8 +66,9 @@ def splits(root: Path) -> tuple[str, ...]:
 def load(root: Path, split: str | None = None, *, need_images: bool = True) -> AnnotationSet:
     """The tree's pictures that have an XML file, sorted by name; or those of one list, in its order.
 
-    A list is any of ImageSets/Main; in one with a second column (`cat_train`), -1 means "not in it". Pictures that
-    are missing are left out with a fault, unless `need_images` is False. Raises DataError when nothing can be used.
+    A list is any of ImageSets/Main; in one with a second column (`cat_train`), -1 means "not in it". Pictures
+    that are missing are left out with a fault, unless `need_images` is False. Raises DataError when nothing can
+    be used.
     """
     draft = Draft(root, "voc")
     annotations = root / "Annotations"
@@ -104,12 +112,13 @@ def _fill(draft: Draft, pages: Sequence[_Page], categories: Categories, need_ima
             by_stem.setdefault(Path(name).stem, name)
     for page in pages:
         own = page.filename if page.filename in names else None
-        # the picture of the same stem is VOC's rule; `filename` is often a leftover, but tells a.jpg from a.png
-        name = own if own and Path(own).stem == page.file.stem else by_stem.get(page.file.stem, own)
-        if name is None and need_images:
+        # the picture of the same stem is VOC's rule; `filename` is often a leftover, but tells .jpg from .png
+        same_stem = own is not None and Path(own).stem == page.file.stem
+        found = own if same_stem else by_stem.get(page.file.stem, own)
+        if found is None and need_images:
             draft.error("missing-picture", page.file, f"no picture {page.file.stem} in {folder}; left out")
             continue
-        name = name or f"{page.file.stem}.jpg"
+        name = found or f"{page.file.stem}.jpg"
         hw = page.hw if min(page.hw) > 0 else header_hw(folder / name) or (0, 0)
         if need_images and min(hw) < 1:
             draft.error(
@@ -126,6 +135,9 @@ def _add_objects(draft: Draft, picture: int, page: _Page, categories: Categories
         if label is None:
             message = f"unknown class {obj.name!r}; left out"
             draft.error("unknown-category", page.file, message, obj.position)
+        elif obj.is_click:
+            message = f"{obj.name!r} begins and ends in one pixel; left out"
+            draft.warn("degenerate-box", page.file, message, obj.position)
         else:
             draft.add_box(picture, obj.box, label, obj.position, difficult=obj.difficult)
 
