@@ -85,7 +85,7 @@ def _refuse_newer(block: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"format_version must be a whole number from 1, got {version!r}")
     if version > FORMAT_VERSION:
         raise WeightsError(
-            f"{where}: written in format {version} by detseg {block.get('written_by', '(unknown)')}, but this "
+            f"{where}: written in format {version} by detseg {block.get('written_by', '(unknown)')}, this "
             f"detseg {__version__} reads up to format {FORMAT_VERSION}; "
             "update with: pip install --upgrade detseg"
         )
@@ -106,7 +106,7 @@ def _preprocess(block: dict[str, Any]) -> Preprocess:
         raise ValueError(f"preprocess.fit must be letterbox or stretch, got {block['fit']!r}")
     if not 0 <= int(block["fill"]) <= 255:
         raise ValueError(f"preprocess.fill must be 0 to 255, got {block['fill']!r}")
-    return Preprocess(frame_hw, block["fit"], mean, std, int(block["fill"]))  # type: ignore[arg-type]
+    return Preprocess(frame_hw, block["fit"], mean, std, int(block["fill"]))
 
 
 def _as_dict(value: Any, name: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def read_card(path: str | Path) -> Card:
 def open_header(path: str | Path) -> tuple[Kind, Card]:
     """What kind of weight file this is, told by its content, and its card; see `read_card`."""
     path = Path(path)
-    _expect_file(path)
+    expect_file(path)
     try:
         with path.open("rb") as file:
             start = file.read(4096)
@@ -44,7 +44,8 @@ def open_header(path: str | Path) -> tuple[Kind, Card]:
     raise WeightsError(f"{path}: {foreign or 'not a weight file: its content is of no known kind'}")
 
 
-def _expect_file(path: Path) -> None:
+def expect_file(path: Path) -> None:
+    """Raises WeightsError when `path` is no ordinary file, naming one of a like name beside it."""
     try:
         if path.is_file():
             return
@@ -83,7 +84,7 @@ def _safetensors_card(file: BinaryIO, size: int, path: Path) -> Card:
 
 
 def _onnx_card(file: BinaryIO, size: int, path: Path) -> Card:
-    """Walks the outermost level of a ModelProto: metadata_props is field 14, the graph, field 7, is skipped."""
+    """Walks the outer level of a ModelProto: metadata_props is field 14; the graph, field 7, is skipped."""
     block, has_graph = None, False
     file.seek(0)
     try:
@@ -125,7 +126,7 @@ def _string_pair(file: BinaryIO, start: int, length: int) -> tuple[bytes, bytes]
 
 
 def _protobuf_fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
-    """(field number, number or (start, length) of the bytes), from where the file stands; bytes are skipped."""
+    """(field number, number or (start, length) of the bytes) from where the file stands; bytes skipped."""
     while file.tell() < end:
         tag = _varint(file)
         number, wire = tag >> 3, tag & 7

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def save(path: str | Path, card: Card, state: Mapping[str, Tensor], half: bool = False) -> None:
     """Writes `state` (a model's `state_dict()`) and its card to a .safetensors file, in one step.
 
-    `half` stores matrices and kernels as float16; vectors (batch norm, biases) cost little and stay exact, and
-    so does a tensor with values beyond float16's range. The same input gives the same bytes.
+    `half` stores matrices and kernels as float16; vectors (batch norm, biases) cost little and stay exact, as
+    does a tensor with values beyond float16's range. The same input gives the same bytes.
     """
     from safetensors.torch import save_file
 

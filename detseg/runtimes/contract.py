@@ -1,0 +1,33 @@
+"""`Runtime`: what runs a network, whatever it is made of."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detseg.checkpoints.card import Card
+from detseg.results import RawDetections
+
+
+class Runtime(Protocol):
+    """A model ready to use."""
+
+    @property
+    def name(self) -> str:
+        """What runs it: "torch" or "onnx"."""
+
+    @property
+    def device(self) -> str:
+        """Where: "cpu", "cuda:0", ..."""
+
+    @property
+    def card(self) -> Card:
+        """What the model is; `card.preprocess` says how its frames are made."""
+
+    def predict(self, frames: NDArray[np.uint8]) -> RawDetections:
+        """(N, H, W, 3) uint8 RGB frames -> boxes (N, A, 4) and scores (N, A, K), float32 arrays.
+
+        Normalisation happens inside. Raises WeightsError when the model cannot take frames of this size.
+        """

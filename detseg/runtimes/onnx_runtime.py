@@ -1,0 +1,80 @@
+"""Exported models on ONNX Runtime; torch is never imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detseg.checkpoints.header import open_header
+from detseg.errors import DetsegError, WeightsError
+from detseg.results import RawDetections
+
+INPUT, OUTPUTS = "frames", ["boxes", "scores"]  # of every model that detseg exports
+
+
+class OnnxRuntime:
+    """A model exported by detseg. See `contract.Runtime`."""
+
+    name = "onnx"
+
+    def __init__(self, weights: Path, *, device: str = "auto", threads: int | None = None) -> None:
+        kind, self.card = open_header(weights)
+        if kind != "onnx":
+            raise WeightsError(f"{weights}: not an ONNX model; make one with: detseg export {weights}")
+        self._path = weights
+        self._session, self.device = _session(weights, device, threads)
+        self._expect_contract()
+
+    def predict(self, frames: NDArray[np.uint8]) -> RawDetections:
+        """(N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K). H and W must be the export's."""
+        if frames.shape[1:3] != self.card.preprocess.frame_hw:
+            height, width = self.card.preprocess.frame_hw
+            raise WeightsError(
+                f"{self._path}: exported for frames of {height}x{width} pixels, given "
+                f"{frames.shape[1]}x{frames.shape[2]}; use the .safetensors weights, or export with --imgsz"
+            )
+        return RawDetections(*self._session.run(OUTPUTS, {INPUT: np.ascontiguousarray(frames)}))
+
+    def _expect_contract(self) -> None:
+        """The graph must be what its card says, so that a wrong file fails here and not among the boxes."""
+        inputs = [(i.name, i.type, i.shape[1:]) for i in self._session.get_inputs()]
+        outputs = {o.name: o.shape for o in self._session.get_outputs()}
+        if (
+            inputs != [(INPUT, "tensor(uint8)", [*self.card.preprocess.frame_hw, 3])]
+            or not set(OUTPUTS) <= set(outputs)
+            or outputs["boxes"][2:] != [4]
+            or outputs["scores"][2:] != [len(self.card.categories)]
+        ):
+            raise WeightsError(
+                f"{self._path}: its inputs and outputs are not those of a model detseg exports"
+            )
+
+
+def _session(weights: Path, device: str, threads: int | None) -> tuple[Any, str]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong is told by the exception
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    provider, name = _provider(device, onnxruntime.get_available_providers())
+    try:
+        return onnxruntime.InferenceSession(str(weights), options, providers=provider), name
+    except Exception as error:  # ONNX Runtime has a class of its own for every way a model can be wrong
+        cause = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{weights}: ONNX Runtime cannot load it: {cause}") from error
+
+
+def _provider(device: str, available: list[str]) -> tuple[list[Any], str]:
+    if device in ("auto", "cpu"):
+        return ["CPUExecutionProvider"], "cpu"
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and "CUDAExecutionProvider" in available:
+        return [("CUDAExecutionProvider", {"device_id": index or "0"})], f"cuda:{index or 0}"
+    raise DetsegError(
+        f"this ONNX Runtime cannot use the device '{device}'; use --device cpu, or the .safetensors weights"
+    )

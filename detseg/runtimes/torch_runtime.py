@@ -1,0 +1,54 @@
+"""Trained models on torch: fused, channels-last, on the CPU or a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detseg.errors import DetsegError, WeightsError
+from detseg.results import RawDetections
+from detseg.runtimes.network import fused, read_network
+
+
+class TorchRuntime:
+    """A model as trained. See `contract.Runtime`."""
+
+    name = "torch"
+
+    def __init__(self, weights: Path, *, device: str = "auto", threads: int | None = None) -> None:
+        self.device = choose_device(device)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._path = weights
+        self.card, network = read_network(weights)
+        network = fused(network, self.card.preprocess.frame_hw)
+        self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def predict(self, frames: NDArray[np.uint8]) -> RawDetections:
+        """(N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K)."""
+        try:
+            boxes, scores = self._network(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device))
+        except torch.OutOfMemoryError as error:
+            raise DetsegError(f"{self.device}: out of memory; a smaller --batch needs less") from error
+        except RuntimeError as error:
+            if frames.shape[1:3] == self.card.preprocess.frame_hw:
+                raise
+            size = f"{frames.shape[1]}x{frames.shape[2]}"
+            raise WeightsError(f"{self._path}: cannot take frames of {size} pixels: {error}") from error
+        return RawDetections(boxes.cpu().numpy(), scores.cpu().numpy())
+
+
+def choose_device(device: str = "auto") -> str:
+    """ "auto" -> the GPU where there is one, else the CPU. Raises DetsegError when `device` is not there."""
+    has_mps = torch.backends.mps.is_available()
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
+    kind, _, index = device.partition(":")
+    present = {"cpu": 1, "mps": int(has_mps), "cuda": torch.cuda.device_count()}.get(kind, 0)
+    if not (index or "0").isdigit() or int(index or 0) >= present:
+        raise DetsegError(f"there is no device '{device}' here; use --device cpu, or auto for what there is")
+    return device
