@@ -1,0 +1,1 @@
+"""Training pictures altered so that their truth moves with the pixels."""

@@ -1,0 +1,64 @@
+"""Colour and flip recipes on albumentations, by name. Boxes move with the pixels; the same seed gives the same picture."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.random import Generator
+
+from detseg.augment.sample import Sample
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version
+
+RecipeName = Literal["none", "light", "standard", "strong"]
+RECIPES = get_args(RecipeName)
+
+
+class Recipe:
+    """A named list of albumentations transforms, applied to one sample with one generator."""
+
+    def __init__(self, name: RecipeName, *, flip_vertical: bool = False) -> None:
+        import albumentations as A  # 3 s to import: only where training pictures are made
+
+        self.name = name
+        self._compose: Any = A.Compose(
+            _transforms(A, name, flip_vertical),
+            bbox_params=A.BboxParams(
+                format="pascal_voc", label_fields=["rows"], min_area=0, min_visibility=0, clip=True
+            ),
+        )
+
+    def __call__(self, sample: Sample, rng: Generator) -> Sample:
+        """The sample after the recipe's transforms."""
+        if self.name == "none":
+            return sample
+        self._compose.set_random_seed(int(rng.integers(2**31)))
+        rows = np.arange(len(sample.boxes))
+        out = self._compose(image=sample.image, bboxes=sample.boxes, rows=rows)
+        kept = np.asarray(out["rows"], np.int64)
+        boxes = np.asarray(out["bboxes"], np.float32).reshape(-1, 4)
+        return Sample(out["image"], boxes, sample.labels[kept], sample.ignored[kept])
+
+
+def _transforms(A: Any, name: RecipeName, flip_vertical: bool) -> list[Any]:
+    flips = [A.HorizontalFlip(p=0.5)] + ([A.VerticalFlip(p=0.5)] if flip_vertical else [])
+    if name == "none":
+        return []
+    if name == "light":
+        return [*flips, A.RandomBrightnessContrast(0.15, 0.15, p=0.5)]
+    colour = [
+        A.HueSaturationValue(hue_shift_limit=6, sat_shift_limit=60, val_shift_limit=40, p=0.7),
+        A.RandomBrightnessContrast(0.2, 0.2, p=0.4),
+        A.ToGray(p=0.05),
+    ]
+    if name == "standard":
+        return [*flips, *colour]
+    camera = [
+        A.OneOf([A.GaussianBlur(blur_limit=(3, 5)), A.MotionBlur(blur_limit=5)], p=0.1),
+        A.GaussNoise(std_range=(0.01, 0.05), p=0.1),
+        A.ImageCompression(quality_range=(40, 90), p=0.2),
+        A.FancyPCA(alpha=0.1, p=0.2),
+    ]
+    return [*flips, *colour, *camera]

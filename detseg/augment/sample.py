@@ -1,0 +1,88 @@
+"""`Sample`: a picture and its boxes, and the one way they are laid into a frame together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from detseg.geometry import boxes as box_geometry
+
+MIN_VISIBLE = 0.3  # an object of which less than this is left in view becomes an ignored region
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """image (h, w, 3) uint8 RGB; boxes (n, 4) float32 xyxy of it; labels (n,) int64; ignored (n,) bool."""
+
+    image: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    ignored: NDArray[np.bool_]
+
+    def select(self, rows: NDArray[np.bool_]) -> Sample:
+        """Only the objects at `rows`."""
+        return replace(self, boxes=self.boxes[rows], labels=self.labels[rows], ignored=self.ignored[rows])
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of the frame: pixels x0..x1, y0..y1."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+
+def lay(
+    sample: Sample,
+    frame: NDArray[np.uint8],
+    window: Window,
+    scale_xy: tuple[float, float],
+    offset_xy: tuple[float, float],
+) -> Sample:
+    """Draws the sample into `window` of `frame` by frame = image * scale + offset; returns what is seen of it there.
+
+    `frame` is the caller's fresh canvas and is drawn on; pixels of the window that the picture does not reach keep
+    their colour. Boxes are cut to the window; what is hardly visible is ignored, what is not visible is gone.
+    """
+    (sx, sy), (ox, oy) = scale_xy, offset_xy
+    h, w = sample.image.shape[:2]
+    left, top = max(window.x0, int(np.floor(ox))), max(window.y0, int(np.floor(oy)))
+    right, bottom = min(window.x1, int(np.ceil(ox + w * sx))), min(window.y1, int(np.ceil(oy + h * sy)))
+    if right <= left or bottom <= top:
+        return sample.select(np.zeros(len(sample.boxes), np.bool_))
+    # pixel i covers i .. i + 1, its centre is i + 0.5: hence the half pixels
+    matrix = np.float64([[sx, 0, ox - left + 0.5 * sx - 0.5], [0, sy, oy - top + 0.5 * sy - 0.5]])
+    frame[top:bottom, left:right] = cv2.warpAffine(
+        sample.image,
+        matrix,
+        (right - left, bottom - top),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    moved = sample.boxes * np.float32([sx, sy, sx, sy]) + np.float32([ox, oy, ox, oy])
+    return _seen(replace(sample, image=frame, boxes=moved), Window(left, top, right, bottom))
+
+
+def _seen(sample: Sample, window: Window) -> Sample:
+    bounds = np.float32([window.x0, window.y0]), np.float32([window.x1, window.y1])
+    cut = np.concatenate(
+        [np.clip(sample.boxes[:, :2], *bounds), np.clip(sample.boxes[:, 2:], *bounds)], axis=1
+    )
+    whole = np.maximum(box_geometry.area(sample.boxes), 1e-6)
+    ignored = sample.ignored | (box_geometry.area(cut) / whole < MIN_VISIBLE)
+    return replace(sample, boxes=cut, ignored=ignored).select(~box_geometry.is_degenerate(cut, 1.0))
+
+
+def merge(frame: NDArray[np.uint8], parts: list[Sample]) -> Sample:
+    """The objects of several samples that share one frame."""
+    return Sample(
+        frame,
+        np.concatenate([p.boxes for p in parts]).astype(np.float32),
+        np.concatenate([p.labels for p in parts]).astype(np.int64),
+        np.concatenate([p.ignored for p in parts]).astype(np.bool_),
+    )

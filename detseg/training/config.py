@@ -1,0 +1,80 @@
+"""`TrainConfig`: everything a training run depends on; written as config.yaml, read back to repeat the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from detseg.errors import DetsegError
+from detseg.files import write_text
+
+
+class TrainConfig(BaseModel):
+    """A training run. Sizes in pixels, times in epochs; see `detseg train --help`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str
+    split: str | None = None  # None: train where the data set has such a list, else everything
+    val_split: str | None = None
+    model: str = "yolo"
+    options: dict[str, Any] = Field(default_factory=dict)  # of the model's own config, such as box_loss
+    backbone: str = "efficientnet_lite0"
+    backbone_weights: str | None = "imagenet"
+    weights: str | None = None  # a detseg checkpoint to start from
+    anchors: Literal["data", "model"] = "data"  # k-means on the training boxes, or the model's defaults
+
+    imgsz: int = Field(320, ge=32)
+    multi_scale: float = Field(0.2, ge=0, lt=1)  # sides between (1 - x) and (1 + x) times imgsz, a step of 32
+    augment: Literal["none", "light", "standard", "strong"] = "standard"
+    flip_vertical: bool = False
+    mosaic: float = Field(0.5, ge=0, le=1)  # share of training frames made of four pictures
+    plain_epochs: float = Field(0.15, ge=0, le=1)  # last share of the run without mosaic
+
+    epochs: int = Field(60, ge=1)
+    batch: int = Field(16, ge=1)
+    accumulate: int = Field(1, ge=1)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    backbone_lr: float = Field(0.2, ge=0)  # times lr
+    weight_decay: float = Field(0.02, ge=0)
+    warmup_epochs: float = Field(1.0, ge=0)
+    final_lr: float = Field(0.01, ge=0, le=1)  # times lr, at the end of the cosine
+    clip_norm: float = Field(10.0, ge=0)  # 0: gradients are not clipped
+    ema: float = Field(0.999, ge=0, lt=1)  # 0: no moving average
+    freeze_stages: int = Field(2, ge=0)
+    freeze_bn: bool = True
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+    eval_every: int = Field(5, ge=1)
+    patience: int = Field(0, ge=0)  # evaluations without a better AP before the run stops; 0: never
+    workers: int = Field(1, ge=0)
+    device: str = "auto"
+    seed: int = 0
+
+    def save(self, path: Path) -> None:
+        """Writes the configuration as YAML."""
+        write_text(path, yaml.safe_dump(self.model_dump(), sort_keys=False))
+
+    @classmethod
+    def load(cls, path: Path, **changes: Any) -> TrainConfig:
+        """Reads config.yaml; `changes` take precedence. Raises DetsegError naming the file and the field."""
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise DetsegError(f"{path}: not a readable configuration: {error}") from error
+        if not isinstance(values, dict):
+            raise DetsegError(f"{path}: not a configuration: expected `name: value` lines")
+        return cls.checked({**values, **changes}, str(path))
+
+    @classmethod
+    def checked(cls, values: dict[str, Any], source: str) -> TrainConfig:
+        """From plain values; raises DetsegError with every field that is wrong and why."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise DetsegError(f"{source}: {wrong}") from error

@@ -1,0 +1,161 @@
+"""Training pictures: read, altered, laid into frames and batched by worker processes.
+
+Every random choice comes from a generator made from (seed, epoch, picture), so the batches are the same whatever
+the number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from detseg.annotations import AnnotationSet
+from detseg.augment.layouts import jittered, mosaic
+from detseg.augment.recipes import Recipe
+from detseg.augment.sample import Sample
+from detseg.detectors.contract import Target
+from detseg.errors import ImageError
+from detseg.images import read_image
+from detseg.preprocess import Preprocess
+from detseg.training.config import TrainConfig
+
+
+class Ticket(NamedTuple):
+    """One order to a worker: which picture, for which epoch, at which size, alone or in a mosaic."""
+
+    epoch: int
+    picture: int
+    frame_hw: tuple[int, int]
+    mosaic: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """frames (N, H, W, 3) uint8; a target a frame; the files they show; pictures that could not be read."""
+
+    frames: Tensor
+    targets: list[Target]
+    files: list[str]
+    unreadable: list[ImageError]
+
+
+class TrainingSet(Dataset[Any]):
+    """Answers a `Ticket` with a sample, the files in it, and the errors met."""
+
+    def __init__(self, truth: AnnotationSet, config: TrainConfig, preprocess: Preprocess) -> None:
+        self.truth = truth
+        self.config = config
+        self.preprocess = preprocess
+        self._recipe: Recipe | None = None
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def __getitem__(self, ticket: Ticket) -> tuple[Sample | None, list[str], list[ImageError]]:
+        rng = np.random.default_rng([self.config.seed, ticket.epoch, ticket.picture])
+        chosen = [ticket.picture]
+        if ticket.mosaic:
+            chosen += rng.integers(len(self.truth), size=3).tolist()
+        samples: list[Sample] = []
+        errors: list[ImageError] = []
+        for index in chosen:
+            try:
+                samples.append(self.read(index))
+            except ImageError as error:
+                errors.append(error)
+        files = [self.truth.image_files[i] for i in chosen]
+        if not samples:
+            return None, files, errors
+        if self._recipe is None:  # made in the worker: albumentations is slow to import
+            self._recipe = Recipe(self.config.augment, flip_vertical=self.config.flip_vertical)
+        return self._recipe(self._lay(samples, ticket, rng), rng), files, errors
+
+    def read(self, index: int) -> Sample:
+        """The picture and its truth as they are. Raises ImageError."""
+        rows = self.truth.rows(index)
+        return Sample(
+            read_image(self.truth.image_path(index)),
+            self.truth.boxes[rows].astype(np.float32),
+            self.truth.labels[rows],
+            self.truth.ignored[rows],
+        )
+
+    def _lay(self, samples: list[Sample], ticket: Ticket, rng: np.random.Generator) -> Sample:
+        if len(samples) == 4:
+            return mosaic(samples, ticket.frame_hw, rng)
+        if self.config.augment != "none":
+            return jittered(samples[0], ticket.frame_hw, rng)
+        frame, placement = replace(self.preprocess, frame_hw=ticket.frame_hw).place(samples[0].image)
+        return replace(samples[0], image=frame, boxes=placement.to_frame(samples[0].boxes))
+
+
+class EpochBatches(Sampler[list[Ticket]]):
+    """The batches of an epoch: every picture once, in an order and at sizes drawn from (seed, epoch)."""
+
+    def __init__(self, count: int, config: TrainConfig) -> None:
+        self.count = count
+        self.config = config
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Batches an epoch; a last short one counts unless it is the only loss of a fuller one."""
+        full, rest = divmod(self.count, self.config.batch)
+        return max(1, full + (rest >= self.config.batch / 2))
+
+    def __iter__(self) -> Iterator[list[Ticket]]:
+        config = self.config
+        rng = np.random.default_rng([config.seed, self.epoch])
+        order = rng.permutation(self.count)
+        plain = self.epoch >= round(config.epochs * (1 - config.plain_epochs))
+        for i in range(len(self)):
+            side = self._side(rng, plain)
+            chosen = order[i * config.batch : (i + 1) * config.batch]
+            in_mosaic = rng.random(len(chosen)) < (0 if plain or config.augment == "none" else config.mosaic)
+            yield [
+                Ticket(self.epoch, int(j), (side, side), bool(m))
+                for j, m in zip(chosen, in_mosaic, strict=True)
+            ]
+
+    def _side(self, rng: np.random.Generator, plain: bool) -> int:
+        draw = rng.uniform(1 - self.config.multi_scale, 1 + self.config.multi_scale)
+        return self.config.imgsz if plain else max(32, round(self.config.imgsz * draw / 32) * 32)
+
+
+def collate(answers: list[tuple[Sample | None, list[str], list[ImageError]]]) -> Batch:
+    """Samples of one size -> a batch; pictures that could not be read are left out and named."""
+    samples = [sample for sample, _, _ in answers if sample is not None]
+    frames = np.stack([s.image for s in samples]) if samples else np.zeros((0, 32, 32, 3), np.uint8)
+    targets = [
+        Target(torch.from_numpy(s.boxes), torch.from_numpy(s.labels), torch.from_numpy(s.ignored))
+        for s in samples
+    ]
+    files = [name for sample, names, _ in answers if sample is not None for name in names]
+    return Batch(torch.from_numpy(frames), targets, files, [e for _, _, errors in answers for e in errors])
+
+
+def loader(dataset: TrainingSet, batches: EpochBatches, workers: int) -> DataLoader[Any]:
+    """The loader of a run; worker processes stay alive between epochs."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,  # type: ignore[arg-type]  # it yields tickets where torch's stubs expect indices
+        num_workers=workers,
+        collate_fn=collate,
+        persistent_workers=workers > 0,
+        worker_init_fn=_one_thread,
+        prefetch_factor=4 if workers else None,
+        # forking a process that already runs threads can hang; a forkserver starts clean
+        multiprocessing_context="forkserver" if workers else None,
+    )
+
+
+def _one_thread(_: int) -> None:
+    """Workers are many: one thread each."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)

@@ -1,0 +1,234 @@
+"""The training loop, for every model: forward, sum of named losses, finite check, step, average, validate, keep.
+
+Built on Lightning Fabric for devices and precision. It prints nothing: what happens is handed to `report`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from detseg.detectors.contract import Detector
+from detseg.errors import DataError, DetsegError, ImageError
+from detseg.preprocess import Preprocess
+from detseg.training.config import TrainConfig
+from detseg.training.data import Batch, EpochBatches, TrainingSet, loader
+from detseg.training.folder import RunFolder, RunState
+from detseg.training.schedule import MovingAverage, cosine_factor
+
+Metrics = dict[str, float]
+Validate = Callable[[Detector], Metrics]  # must hold "ap": the best one is kept
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """Told after every optimiser step."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """Told after every epoch: mean losses, and metrics where the epoch was validated."""
+
+    epoch: int
+    epochs: int
+    losses: Metrics
+    lr: float
+    seconds: float
+    pictures: int
+    metrics: Metrics = field(default_factory=dict)
+    unreadable: tuple[ImageError, ...] = ()
+
+    def row(self) -> dict[str, float]:
+        """The line of results.csv."""
+        numbers = {f"loss/{name}": value for name, value in self.losses.items()}
+        numbers |= {f"val/{name}": value for name, value in self.metrics.items()}
+        rate = self.pictures / self.seconds if self.seconds else math.nan
+        return {
+            "epoch": self.epoch + 1,
+            "lr": self.lr,
+            "seconds": self.seconds,
+            "pictures/s": rate,
+            **numbers,
+        }
+
+
+Report = Callable[[StepDone | EpochDone], None]
+
+
+class NonFiniteLoss(DetsegError):
+    """A loss became infinite or not a number; names the loss and the pictures of the batch."""
+
+
+@dataclass
+class Trainer:
+    """One run: `Trainer(...).run()`. Public attributes are what a resumed run needs back."""
+
+    model: Detector
+    preprocess: Preprocess
+    data: TrainingSet
+    config: TrainConfig
+    folder: RunFolder
+    validate: Validate
+    report: Report
+
+    def run(self) -> RunState:
+        """Trains from where the folder's state says to the last epoch; returns the final state."""
+        config = self.config
+        fabric = Fabric(accelerator=_accelerator(config.device), devices=1, precision=config.precision)
+        torch.manual_seed(config.seed)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = make_optimizer(self.model, config)
+        self.network: Any
+        self.network, optimizer = fabric.setup(self.model, self.optimizer)
+        self.network.mark_forward_method("losses")
+        self.average = MovingAverage(self.model, config.ema) if config.ema else None
+        state = self.folder.load_state(self.model, self.optimizer, self.average) or RunState()
+
+        batches = EpochBatches(len(self.data), config)
+        feed = fabric.setup_dataloaders(
+            loader(self.data, batches, config.workers), use_distributed_sampler=False, move_to_device=False
+        )
+        while state.epoch < config.epochs and not self._out_of_patience(state):
+            batches.epoch = state.epoch
+            done = self._epoch(fabric, optimizer, feed, state.epoch, len(batches))
+            if self._is_due(state.epoch):
+                done = self._validated(done, state)
+            state.epoch += 1
+            self.folder.save_state(state, self.model, self.optimizer, self.average, done.row())
+            self.report(done)
+        return state
+
+    def _epoch(self, fabric: Fabric, optimizer: Any, feed: Any, epoch: int, steps: int) -> EpochDone:
+        torch.manual_seed(
+            self.config.seed * 100_003 + epoch
+        )  # whatever draws in the model: the same after a resume
+        self.model.train()
+        started = time.perf_counter()
+        sums: dict[str, float] = {}
+        unreadable: list[ImageError] = []
+        pictures = 0
+        lr = 0.0
+        for i, batch in enumerate(feed):
+            unreadable += batch.unreadable
+            if not len(batch.frames):
+                continue
+            lr = self._set_rate(epoch * steps + i, steps)
+            losses = self._step(
+                fabric, optimizer, batch, last=(i + 1) % self.config.accumulate == 0 or i + 1 == steps
+            )
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value * len(batch.frames)
+            pictures += len(batch.frames)
+            self.report(StepDone(epoch, i + 1, steps, sum(losses.values())))
+        if not pictures:
+            raise DataError(
+                f"{self.data.truth.root}: not one picture could be read; the first: {unreadable[0]}"
+            )
+        means = {name: value / pictures for name, value in sums.items()}
+        seconds = time.perf_counter() - started
+        return EpochDone(
+            epoch, self.config.epochs, means, lr, seconds, pictures, unreadable=tuple(unreadable)
+        )
+
+    def _step(self, fabric: Fabric, optimizer: Any, batch: Batch, *, last: bool) -> Metrics:
+        images = normalised(batch.frames.to(fabric.device), self.preprocess)
+        losses = self.network.losses(images, [target.to(fabric.device) for target in batch.targets])
+        total = torch.stack(list(losses.values())).sum()
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        _check_finite(values, batch.files)
+        fabric.backward(total / self.config.accumulate)
+        if last:
+            if self.config.clip_norm:
+                fabric.clip_gradients(
+                    self.network, optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
+                )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if self.average is not None:
+                self.average.update(self.model)
+        return values
+
+    def _set_rate(self, step: int, steps_per_epoch: int) -> float:
+        config = self.config
+        warmup = round(config.warmup_epochs * steps_per_epoch)
+        factor = cosine_factor(step, config.epochs * steps_per_epoch, warmup, config.final_lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        return config.lr * factor
+
+    def _is_due(self, epoch: int) -> bool:
+        return (epoch + 1) % self.config.eval_every == 0 or epoch + 1 == self.config.epochs
+
+    def _validated(self, done: EpochDone, state: RunState) -> EpochDone:
+        """Scores the averaged weights and keeps them where they are the best so far."""
+        own = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        if self.average is not None:
+            self.model.load_state_dict(self.average.state)
+        try:
+            metrics = self.validate(self.model)
+            better = metrics["ap"] > state.best_ap
+            state.stale = 0 if better else state.stale + 1
+            if better:
+                state.best_ap, state.best_epoch = metrics["ap"], done.epoch + 1
+            self.folder.save_weights(self.model, metrics, done.epoch + 1, best=better)
+        finally:
+            self.model.load_state_dict(own)
+        return EpochDone(**{**done.__dict__, "metrics": metrics})
+
+    def _out_of_patience(self, state: RunState) -> bool:
+        return 0 < self.config.patience <= state.stale
+
+
+def normalised(frames: Tensor, preprocess: Preprocess) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 in channels-last memory, as the network wants it."""
+    mean = torch.tensor(preprocess.mean, device=frames.device)
+    std = torch.tensor(preprocess.std, device=frames.device)
+    # the permuted view of an NHWC tensor already is channels-last: nothing is copied
+    return ((frames.float() - mean) / std).permute(0, 3, 1, 2)
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Two rates (backbone, rest), each with and without weight decay (biases and batch norms have none)."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((name.startswith("backbone."), parameter.ndim > 1), []).append(parameter)
+    settings = [
+        {
+            "params": parameters,
+            "lr": config.lr * (config.backbone_lr if in_backbone else 1),
+            "base_lr": config.lr * (config.backbone_lr if in_backbone else 1),
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
+        for (in_backbone, decays), parameters in groups.items()
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(settings, lr=config.lr, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(settings, lr=config.lr)
+
+
+def _check_finite(losses: Metrics, files: list[str]) -> None:
+    broken = [f"{name} = {value}" for name, value in losses.items() if not math.isfinite(value)]
+    if broken:
+        raise NonFiniteLoss(
+            f"the loss is not finite: {', '.join(broken)}; pictures of the batch: {', '.join(files)}. Look at their "
+            "annotations (detseg data info), or lower --lr; the state of the last full epoch is intact"
+        )
+
+
+def _accelerator(device: str) -> str:
+    return {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "gpu": "cuda", "mps": "mps"}.get(
+        device.split(":")[0], device
+    )

@@ -1,0 +1,141 @@
+"""From a `TrainConfig` to what a run needs: truth, model, card."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detseg import checkpoints
+from detseg.annotations import AnnotationSet
+from detseg.annotations.formats import load as load_truth
+from detseg.annotations.anchors import Anchors, kmeans_anchors, sizes_in_frame
+from detseg.checkpoints import Card
+from detseg.detectors import catalog
+from detseg.detectors.contract import Detector
+from detseg.errors import DataError
+from detseg.preprocess import Preprocess
+from detseg.training.config import TrainConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Everything a run starts from; `anchors` and `left_random` are for telling."""
+
+    config: TrainConfig
+    truth: AnnotationSet
+    validation: AnnotationSet | None
+    model: Detector
+    card: Card
+    anchors: Anchors | None
+    left_random: tuple[
+        str, ...
+    ] = ()  # tensors that a checkpoint of another kind of model or data did not fill
+
+
+def prepare(config: TrainConfig, command: str) -> Prepared:
+    """Reads the data, builds the model with its starting weights, writes its card.
+
+    Raises DataError, WeightsError or DetsegError in words for the user.
+    """
+    truth, validation = read_truth(config)
+    torch.manual_seed(config.seed)
+    entry = catalog.entry(config.model)
+    module = import_module(f"detseg.detectors.{entry.module}")
+    found: list[Anchors] = []
+
+    def anchors(count: int) -> NDArray[np.float64]:
+        found.append(_anchors(truth, config, count))
+        return found[0].wh
+
+    options = {"backbone": config.backbone, **entry.options, **config.options}
+    settings = module.configure(len(truth.categories), options, anchors if config.anchors == "data" else None)
+    pretrained = None if config.weights else config.backbone_weights
+    model: Detector = module.build(settings, backbone_weights=pretrained)
+    left_random = _start_from(model, config.weights) if config.weights else ()
+    backbone: Any = model.backbone
+    backbone.freeze(config.freeze_stages)
+    if config.freeze_bn:
+        backbone.freeze_batch_norm()
+    card = Card(
+        model=config.model,
+        config=module.config_to_json(settings),
+        categories=truth.categories,
+        preprocess=Preprocess((config.imgsz, config.imgsz), mean=backbone.mean, std=backbone.std),
+        training=provenance(config, truth, command),
+    )
+    return Prepared(config, truth, validation, model, card, found[0] if found else None, left_random)
+
+
+def read_truth(config: TrainConfig) -> tuple[AnnotationSet, AnnotationSet | None]:
+    """The training pictures, and those to validate on (None where the data set has no such list)."""
+    truth = _first_split(config.data, config.split, ("train",))
+    if not len(truth.boxes) or truth.ignored.all():
+        raise DataError(f"{config.data}: no object to learn from among its {len(truth)} training pictures")
+    try:
+        validation = _first_split(config.data, config.val_split, ("val", "test"))
+    except DataError:
+        if config.val_split is not None:
+            raise
+        return truth, None
+    if config.val_split is None and validation.image_files == truth.image_files:
+        return truth, None
+    if validation.categories.names != truth.categories.names:
+        raise DataError(
+            f"{config.data}: the classes to train on ({', '.join(truth.categories.names)}) are not those to validate "
+            f"on ({', '.join(validation.categories.names)})"
+        )
+    return truth, validation
+
+
+def _first_split(data: str, asked: str | None, usual: tuple[str, ...]) -> AnnotationSet:
+    """The split asked for, else the first of the usual ones there is; a set without splits is taken whole."""
+    if asked is not None:
+        return load_truth(data, asked)
+    for name in usual:
+        try:
+            return load_truth(data, name)
+        except DataError:
+            continue
+    return load_truth(data)
+
+
+def _anchors(truth: AnnotationSet, config: TrainConfig, count: int) -> Anchors:
+    try:
+        return kmeans_anchors(sizes_in_frame(truth, (config.imgsz, config.imgsz)), count, config.seed)
+    except ValueError as error:
+        raise DataError(f"{config.data}: {error}; use --anchors model to keep the model's own") from error
+
+
+def _start_from(model: Detector, weights: str) -> tuple[str, ...]:
+    """Copies every tensor that fits; returns the names of those left as they were."""
+    _, state = checkpoints.load(weights)
+    own = model.state_dict()
+    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    model.load_state_dict(fitting, strict=False)
+    return tuple(name for name in own if name not in fitting)
+
+
+def provenance(config: TrainConfig, truth: AnnotationSet, command: str) -> dict[str, Any]:
+    """Where a checkpoint comes from: data, command, settings, versions, machine."""
+    return {
+        "data": {
+            "path": config.data,
+            "fingerprint": truth.fingerprint(),
+            "pictures": len(truth),
+            "objects": len(truth.boxes),
+        },
+        "command": command,
+        "settings": config.model_dump(),
+        "versions": {
+            name: version(name) for name in ("detseg", "torch", "torchvision", "albumentations", "numpy")
+        },
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
+        + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"),
+    }
