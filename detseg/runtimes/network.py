@@ -81,7 +81,7 @@ def _convolutions_before_norms(
     """Names of (convolution, batch norm of its output) where both ran exactly once; and the run's answer."""
     names = {module: name for name, module in network.named_modules()}
     runs: dict[nn.Module, int] = {}
-    # what each convolution made, and its version then, which an in-place ReLU before the norm would change; the
+    # what each convolution made, and its version then (an in-place ReLU before the norm changes it); the
     # tensor is kept, so that its id is not given again
     maker: dict[int, tuple[nn.Module, Tensor, int]] = {}
     pairs: list[tuple[nn.Module, nn.Module]] = []
