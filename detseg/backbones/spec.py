@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from torch import Tensor, nn
 
+from detseg.errors import DetsegError
+
 Stage = nn.Module | list[nn.Module]
+
+
+class BackboneError(DetsegError, ValueError):
+    """An unknown backbone, or one asked for what it does not have."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +32,8 @@ class FeatureSpec:
 class Backbone(nn.Module, ABC):
     """A network without its head. images (N, 3, H, W) float, (pixel - mean) / std -> one map per spec.
 
-    `features` says what `forward` returns, finest first; `mean` and `std` are per RGB channel in units of 0..255,
-    what the weights expect. What is frozen stays frozen under `train()`.
+    `features` says what `forward` returns, finest first; `mean` and `std` are what the weights expect, per
+    RGB channel in units of 0..255. What is frozen stays frozen under `train()`.
     """
 
     features: tuple[FeatureSpec, ...]
@@ -51,9 +57,11 @@ class Backbone(nn.Module, ABC):
         """
 
     def freeze(self, stages: int) -> None:
-        """Fixes the first `stages` stages: no gradients, and evaluation mode (batch norm statistics) for good."""
-        if not 0 <= stages <= len(self.stages()):
-            raise ValueError(f"can freeze 0 to {len(self.stages())} stages, not {stages}")
+        """Fixes the first `stages` stages for good: no gradients, evaluation mode (batch norm statistics)."""
+        if stages == 0:
+            return
+        if not 0 < stages <= len(self.stages()):
+            raise BackboneError(f"can freeze 0 to {len(self.stages())} stages, not {stages}")
         self._frozen_stages = max(stages, self._frozen_stages)
         for module in self._frozen_modules():
             module.requires_grad_(False)
@@ -85,12 +93,10 @@ class Backbone(nn.Module, ABC):
         return (module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
 
 
-def choose_strides(name: str, available: list[int], wanted: tuple[int, ...]) -> tuple[int, ...]:
-    """The strides asked for, ascending; ValueError names those the network has when one is not among them."""
+def choose_strides(name: str, available: Sequence[int], wanted: Sequence[int]) -> tuple[int, ...]:
+    """The strides asked for, ascending; BackboneError names those there are otherwise."""
     missing = sorted(set(wanted) - set(available))
     if missing or not wanted:
-        asked = ", ".join(map(str, missing)) or "none"
-        raise ValueError(
-            f"{name} has features at strides {', '.join(map(str, available))}; asked for {asked}"
-        )
+        has, asked = (", ".join(map(str, strides)) or "none" for strides in (available, missing))
+        raise BackboneError(f"{name} has features at strides {has}; asked for {asked}")
     return tuple(sorted(set(wanted)))
