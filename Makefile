@@ -19,7 +19,7 @@ help:
 
 demo: $(USE)
 	@$(BIN)/detseg samples demo/photos
-	@$(BIN)/detseg detect demo/photos --out demo/results
+	@$(BIN)/detseg detect demo/photos --out demo/results --exist-ok
 	@echo "Photographs: demo/photos   The same with boxes: demo/results"
 
 # Two processes are the best of two cores: each imports torch once and computes in one thread.
