@@ -55,8 +55,8 @@ class Draft:
         area: float = float("nan"),
         crowd: bool = False,
         difficult: bool = False,
-    ) -> None:
-        """Adds an annotation, xyxy in pixels, as the file says it; an area of NaN means the box's."""
+    ) -> int:
+        """Adds an annotation, xyxy in pixels, as the file says it; area NaN is the box's. Returns its row."""
         self._index.append(picture)
         self._boxes.append(box)
         self._labels.append(label)
@@ -64,6 +64,11 @@ class Draft:
         self._areas.append(area)
         self._crowd.append(crowd)
         self._difficult.append(difficult)
+        return len(self._ids) - 1
+
+    def is_row(self, row: int, picture: int, box: tuple[float, float, float, float], label: int) -> bool:
+        """Is the annotation of this row the same object?"""
+        return (self._index[row], self._boxes[row], self._labels[row]) == (picture, box, label)
 
     def finish(self, categories: Categories, *, ids_are_own: bool = False) -> AnnotationSet:
         """The set: boxes cut to their pictures, those with a side below 1 px left out, each with a fault.

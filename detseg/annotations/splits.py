@@ -7,6 +7,8 @@ from pathlib import Path
 
 from detseg.errors import DataError
 
+SPLITS = ("train", "val", "test", "trainval", "minival", "testdev")  # the names that files are searched for
+
 _SYNONYMS = {
     "training": "train",
     "valid": "val",

@@ -1,33 +1,37 @@
 """PASCAL VOC trees: Annotations/*.xml, JPEGImages/, ImageSets/Main/*.txt.
 
 VOC counts pixels from 1 and includes the last one; here a box becomes x1 - 1, y1 - 1, x2, y2. A box whose
-corners are one and the same pixel is a slip of the mouse, not an object. Classes are the names found in the whole
-tree, sorted, so that every split agrees on them; a `classes.txt` or `labels.txt` beside `Annotations` (one name a
-line) says otherwise. Their ids count from 1.
+corners are one and the same pixel is a slip of the mouse, not an object. Classes are the names found in the
+whole tree, sorted, so that every split agrees on them; a `classes.txt` or `labels.txt` beside `Annotations`
+(one name a line) says otherwise. Their ids count from 1.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring
 
 import defusedxml.ElementTree
+import numpy as np
 from defusedxml import DefusedXmlException
 
+from detseg import files
 from detseg.annotations.categories import Categories
 from detseg.annotations.dataset import AnnotationSet
 from detseg.annotations.draft import Draft
-from detseg.annotations.pictures import SUFFIXES, Folders, header_hw
+from detseg.annotations.pictures import MAX_SIDE, SUFFIXES, Folders, header_hw
 from detseg.annotations.splits import choose_split
 from detseg.errors import DataError
 
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images")
 CLASS_FILES = ("classes.txt", "labels.txt")
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
 _SPLIT_FOLDERS = ("ImageSets/Main", "ImageSets", "ImageSets/Layout", "ImageSets/Segmentation")
-_MAX_SIDE = 2**31 - 1
 
 
 class _Object(NamedTuple):
@@ -54,7 +58,8 @@ class _Page(NamedTuple):
 
 def is_tree(path: Path) -> bool:
     """Is there a VOC tree in this folder?"""
-    return (path / "Annotations").is_dir() and _image_folder(path) is not None
+    # `annotations/` of a COCO folder is `Annotations` too where names have no case
+    return _image_folder(path) is not None and any((path / "Annotations").glob("*.xml"))
 
 
 def splits(root: Path) -> tuple[str, ...]:
@@ -67,8 +72,8 @@ def load(root: Path, split: str | None = None, *, need_images: bool = True) -> A
     """The tree's pictures that have an XML file, sorted by name; or those of one list, in its order.
 
     A list is any of ImageSets/Main; in one with a second column (`cat_train`), -1 means "not in it". Pictures
-    that are missing are left out with a fault, unless `need_images` is False. Raises DataError when nothing can
-    be used.
+    that are missing are left out with a fault, unless `need_images` is False. Raises DataError when nothing
+    can be used.
     """
     draft = Draft(root, "voc")
     annotations = root / "Annotations"
@@ -90,6 +95,52 @@ def load(root: Path, split: str | None = None, *, need_images: bool = True) -> A
     if not len(result):
         raise DataError(f"{root}: no picture of the tree can be used; {_first(draft)}")
     return result
+
+
+def write_voc(annotations: AnnotationSet, root: str | Path, split: str) -> None:
+    """Writes an XML file under `root` for every picture, the split's list, classes.txt; but no picture.
+
+    Boxes are rounded to VOC's whole pixels; ignored objects become difficult ones. Raises DataError when two
+    pictures would share one XML file.
+    """
+    root = Path(root)
+    stems = [Path(name).stem for name in annotations.image_files]
+    if len(set(stems)) < len(stems):
+        twice = next(stem for stem in stems if stems.count(stem) > 1)
+        raise DataError(
+            f"{root}: two pictures are called {twice}: a VOC tree names its files by the stem alone"
+        )
+    for image, stem in enumerate(stems):
+        files.write_text(root / "Annotations" / f"{stem}.xml", _page_text(annotations, image))
+    files.write_text(root / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{stem}\n" for stem in stems))
+    files.write_text(root / CLASS_FILES[0], "".join(f"{name}\n" for name in annotations.categories.names))
+
+
+def _page_text(annotations: AnnotationSet, image: int) -> str:
+    h, w = annotations.image_hw[image].tolist()
+    page = Element("annotation")
+    _add_text(page, "folder", "JPEGImages")
+    _add_text(page, "filename", Path(annotations.image_files[image]).name)
+    size = SubElement(page, "size")
+    for tag, value in (("width", w), ("height", h), ("depth", 3)):
+        _add_text(size, tag, str(value))
+    rows = annotations.rows(image)
+    corners = np.rint(annotations.boxes[rows]).astype(np.int64) + np.array([1, 1, 0, 0])
+    for box, label, ignored in zip(
+        corners.tolist(), annotations.labels[rows], annotations.ignored[rows], strict=True
+    ):
+        element = SubElement(page, "object")
+        _add_text(element, "name", annotations.categories.names[label])
+        _add_text(element, "difficult", str(int(ignored)))
+        bounds = SubElement(element, "bndbox")
+        for tag, value in zip(_CORNERS, box, strict=True):
+            _add_text(bounds, tag, str(value))
+    indent(page, "\t")
+    return tostring(page, "unicode") + "\n"
+
+
+def _add_text(parent: Element, tag: str, text: str) -> None:
+    SubElement(parent, tag).text = _NOT_XML.sub("?", text)
 
 
 def _first(draft: Draft) -> str:
@@ -179,7 +230,7 @@ def _read_object(element: Element, position: int) -> _Object:
     box = element.find("bndbox")
     if box is None:
         raise ValueError(f"object {name!r} without a bndbox")
-    x1, y1, x2, y2 = (_number(_text(box, side), side) for side in ("xmin", "ymin", "xmax", "ymax"))
+    x1, y1, x2, y2 = (_number(_text(box, side), side) for side in _CORNERS)
     difficult = _text(element, "difficult").lower() in ("1", "1.0", "true", "yes")
     return _Object(position, name, (x1 - 1, y1 - 1, x2, y2), difficult)
 
@@ -189,7 +240,7 @@ def _read_size(root: Element) -> tuple[int, int]:
         h, w = (round(_number(_text(root, f"size/{side}"), side)) for side in ("height", "width"))
     except ValueError:
         return (0, 0)
-    return (h, w) if 0 < h <= _MAX_SIDE and 0 < w <= _MAX_SIDE else (0, 0)
+    return (h, w) if 0 < h <= MAX_SIDE and 0 < w <= MAX_SIDE else (0, 0)
 
 
 def _text(element: Element, tag: str) -> str:
