@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from detseg import __version__
 from detseg.errors import DetsegError
 
 from .exits import Exit, exit_for
+from .tables import printable
 
 TRACEBACK_VARIABLE = "DETSEG_TRACEBACK"
 
@@ -98,6 +100,11 @@ def group() -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code; no failure of the world outside shows a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a file name may hold what the terminal cannot show
     try:
         result = group.main(args=args, prog_name="detseg", standalone_mode=False)
         sys.stdout.flush()
@@ -120,7 +127,7 @@ def main(args: Sequence[str] | None = None) -> int:
 def _failed(error: Exception) -> int:
     """Tells what went wrong, in one line, and gives the exit code."""
     if isinstance(error, DetsegError):
-        _tell(f"error: {error}")
+        _tell(f"error: {printable(str(error))}")
         return exit_for(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         _tell("error: out of memory; a smaller --batch or picture size needs less")

@@ -6,6 +6,7 @@ Use: `@click.command(cls=options.Command)`, then `@options.weights()`, `@options
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +70,7 @@ def _translate(arg: str, by_name: dict[str, click.Option], follows: str) -> list
     if value.lower() in _TRUE:
         return [name]
     if value.lower() in _FALSE:
-        return []
+        return option.secondary_opts[:1]
     raise click.BadParameter(f"'{value}' is neither True nor False", param_hint=match[1])
 
 
@@ -184,9 +185,39 @@ def batch(default: int = 1) -> Any:
     )  # fmt: skip
 
 
-def workers(default: int, help: str) -> Any:
-    """--workers -> `workers: int`."""
-    return click.option("--workers", type=click.IntRange(0), default=default, show_default=True, help=help)
+def max_det(default: int = 300) -> Any:
+    """--max-det -> `max_det: int`."""
+    return click.option(
+        "--max-det",
+        cls=Option,
+        aliases=("--max-dets",),
+        type=click.IntRange(1),
+        default=default,
+        show_default=True,
+        help="Objects per picture at most.",
+    )
+
+
+def agnostic_nms() -> Any:
+    """--agnostic-nms -> `agnostic: bool`."""
+    return click.option(
+        "--agnostic-nms", "agnostic", is_flag=True, help="Overlapping boxes of different classes compete too."
+    )
+
+
+def workers() -> Any:
+    """--workers -> `workers: int`, as many as there are cores unless given."""
+    return click.option(
+        "--workers",
+        type=click.IntRange(1),
+        default=cores,
+        help="Threads that read and write pictures.  [default: one per core]",
+    )
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_folder(task: str) -> Callable[[F], F]:
