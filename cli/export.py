@@ -89,7 +89,7 @@ def _told(report: Any) -> str:
 
     height, width = report.frame_hw
     lines = [
-        f"{printable(report.path)}: {report.bytes / 1e6:.1f} MB, frames {height}x{width}, opset {report.opset}",
+        f"{printable(report.path)}: {report.bytes / 1e6:.1f} MB, {height}x{width}, opset {report.opset}",
         f"against torch on {report.frames_checked} frames: {report.graph}",
     ]
     if report.half:

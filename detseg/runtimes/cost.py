@@ -22,8 +22,8 @@ CLASSES = 80  # as COCO has; most papers count with them
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one model at its own frame size: parameters, and operations of one frame in 10^9, where an addition and a
-    multiplication are two.
+    """Of one model at its own frame size: parameters, and operations of one frame in 10^9, where an addition
+    and a multiplication are two.
     """
 
     parameters: int
