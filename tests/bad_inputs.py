@@ -1,4 +1,4 @@
-"""A folder with everything that real folders of pictures hold: odd but good pictures, bad ones, odd names, links."""
+"""A folder with all that real folders of pictures hold: odd but good pictures, bad ones, odd names, links."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ODD_NAMES = (
 
 
 def sample_picture(h: int = 48, w: int = 64) -> Image.Image:
-    """A picture that looks different in every orientation: red grows to the right, green downwards, one blue corner."""
+    """Different in every orientation: red grows to the right, green downwards, one corner is blue."""
     pixels = np.zeros((h, w, 3), np.uint8)
     pixels[..., 0] = np.linspace(0, 255, w)[None, :]
     pixels[..., 1] = np.linspace(0, 255, h)[:, None]
@@ -32,12 +32,12 @@ def sample_picture(h: int = 48, w: int = 64) -> Image.Image:
 
 
 def make_bad_inputs(folder: Path) -> dict[str, str]:
-    """Fills `folder`; gives for each picture, by its path relative to `folder`, "good" or a word of the cause.
+    """Fills `folder`; gives for each picture, by its path inside, "good" or a word of the cause.
 
     What is not in the answer (hidden files, notes, other endings) is to be passed over in silence.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    expected = {name: GOOD for name in _write_good(folder)}
+    expected = dict.fromkeys(_write_good(folder), GOOD)
     expected |= _write_bad(folder) | _write_links(folder)
     (folder / ".hidden.jpg").write_bytes(b"not looked at")
     (folder / "notes.md").write_text("not a picture, and not named like one")
