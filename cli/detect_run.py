@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -125,7 +125,7 @@ def _folder(request: Request, *, make: bool) -> Path:
 
 def _listed(request: Request, folder: Path) -> tuple[Iterator[ImageFile], int | None]:
     """The pictures, and how many they are unless they are very many. Raises DataError when there is none."""
-    found = _outside(find_images(request.sources, stdin=sys.stdin), folder, request.sources)
+    found = _outside(folder, request.sources)
     pictures = islice(found, request.limit)
     first = list(islice(pictures, LISTED_AHEAD + 1))
     if not first:
@@ -133,21 +133,18 @@ def _listed(request: Request, folder: Path) -> tuple[Iterator[ImageFile], int | 
     return chain(first, pictures), len(first) if len(first) <= LISTED_AHEAD else None
 
 
-def _outside(pictures: Iterable[ImageFile], folder: Path, sources: tuple[str, ...]) -> Iterator[ImageFile]:
-    """Leaves out what lies in the folder that is written to, so that a run never reads its own results.
+def _outside(folder: Path, sources: tuple[str, ...]) -> Iterator[ImageFile]:
+    """The pictures that do not lie in the folder that is written to: a run never reads its own results.
 
-    Raises DataError when a source itself lies there: results could take the place of pictures.
+    Raises DetsegError when a source itself lies there: results could take the place of pictures.
     """
     home = folder.resolve()
     for source in sources:
         if Path(source).exists() and Path(source).resolve().is_relative_to(home):
-            raise DataError(
-                f"{folder}: holds the pictures {source} themselves; choose another folder with --out"
-            )
-    inside = f"{home}/"
-    for picture in pictures:
-        if not str(picture.path.absolute()).startswith(inside):
-            yield picture
+            raise DetsegError(f"{folder}: {source} lies in it; choose another folder with --out")
+    # a folder that is there already is skipped; one that is made only while pictures are listed is sieved out
+    found, inside = find_images(sources, stdin=sys.stdin, skip=(home,)), folder.absolute()
+    return (picture for picture in found if not picture.path.absolute().is_relative_to(inside))
 
 
 def _model(request: Request) -> Model:

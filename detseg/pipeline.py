@@ -91,6 +91,8 @@ def detect_files(
 
 def lay(file: ImageFile, recipe: Preprocess, keep_image: bool) -> Laid:
     """Reads one picture into the network's frame. Raises ImageError."""
+    if file.fault is not None:
+        raise ImageError(file.path, file.fault)
     if keep_image:
         image = read_image(file.path)
         frame, placement = recipe.place(image)
