@@ -24,7 +24,7 @@ from detseg.annotations.categories import Categories
 from detseg.annotations.dataset import AnnotationSet
 from detseg.annotations.draft import Draft
 from detseg.annotations.pictures import MAX_SIDE, SUFFIXES, Folders, header_hw
-from detseg.annotations.splits import choose_split
+from detseg.annotations.split_names import choose_split
 from detseg.errors import DataError
 
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images")

@@ -22,7 +22,7 @@ from detseg.annotations.categories import Categories
 from detseg.annotations.dataset import AnnotationSet
 from detseg.annotations.draft import Draft
 from detseg.annotations.pictures import SUFFIXES, Folders, header_hw
-from detseg.annotations.splits import SPLITS, canonical, choose_split
+from detseg.annotations.split_names import SPLITS, canonical, choose_split
 from detseg.errors import DataError
 from detseg.geometry.boxes import xyxy_to_cxcywh
 
