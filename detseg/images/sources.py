@@ -7,7 +7,7 @@ another) that is noticed and it is done once.
 """
 
 # Names come by the million and stay plain strings.
-# ruff: noqa: PTH100, PTH109, PTH112, PTH118, PTH119, PTH120
+# ruff: noqa: PTH100, PTH109, PTH112, PTH116, PTH118, PTH119, PTH120
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def find_images(
     sources: Sequence[str | Path] | str | Path,
     *,
     stdin: TextIO | None = None,
-    skip: Collection[Path] = (),
+    skip: Collection[Path | str] = (),
 ) -> Iterator[ImageFile]:
     """The pictures that `sources` name, in the order given and sorted within a folder, lazily.
 
@@ -207,11 +207,11 @@ def _absolute(path: str) -> str:
     return os.path.abspath(path)
 
 
-def _identities(folders: Iterable[Path]) -> set[Identity]:
+def _identities(folders: Iterable[Path | str]) -> set[Identity]:
     found = set()
     for folder in folders:
-        if folder.is_dir():
-            status = folder.stat()
+        if os.path.isdir(folder):
+            status = os.stat(folder)
             found.add((status.st_dev, status.st_ino))
     return found
 
