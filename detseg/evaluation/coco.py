@@ -1,7 +1,7 @@
 """COCO's evaluation of boxes, by hotcoco; every number is pycocotools' on the same files, to the last bit.
 
-N: pictures, n: detections, T: 10 overlap thresholds, R: 101 recall points, K: classes sorted by id, 4 area ranges,
-D: caps on the detections per picture and class.
+n: detections, T: 10 overlap thresholds, R: 101 recall points, K: classes sorted by id, 4 area
+ranges, D: caps on the detections per picture and class.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _AP50, _AP75 = 0, 5  # among the overlap thresholds 0.50, 0.55, ... 0.95
 def evaluate(truth: AnnotationSet, detections: Sequence[Detections], max_dets: int = 100) -> DetectionMetrics:
     """Compares detections, one `Detections` for each picture of `truth` in its order, with what is there.
 
-    Labels are indices into `truth.categories`. Crowd and difficult objects are COCO's crowds: finding them or not
-    counts neither way. Raises ValueError when the two sides do not belong together.
+    Labels are indices into `truth.categories`. Crowd and difficult objects are COCO's crowds: finding them or
+    not counts neither way. Raises ValueError when the two sides do not belong together.
     """
     rows = result_rows(truth, detections)
     known = _as_hotcoco(truth)
@@ -36,10 +36,8 @@ def evaluate(truth: AnnotationSet, detections: Sequence[Detections], max_dets: i
     comparison.params.maxDets = caps
     comparison.evaluate()
     comparison.accumulate()
-    precision, recall = (
-        comparison.eval["precision"],
-        comparison.eval["recall"],
-    )  # (T, R, K, 4, D), (T, K, 4, D)
+    curves: dict[str, Any] = comparison.eval or {}
+    precision, recall = curves["precision"], curves["recall"]  # (T, R, K, 4, D), (T, K, 4, D)
     numbers = _twelve(precision, recall, caps.index(min(10, max_dets)))
     return DetectionMetrics(
         **dict(zip(TWELVE, numbers, strict=True)),
@@ -78,8 +76,8 @@ def results_json(rows: NDArray[np.float64]) -> list[dict[str, Any]]:
 def truth_json(truth: AnnotationSet) -> dict[str, Any]:
     """The truth as COCO's JSON, exactly as it is evaluated.
 
-    Annotations are numbered from 1 whatever the data set calls them: pycocotools takes a detection matched with the
-    annotation of id 0 for one without match, and repeated ids for one annotation.
+    Annotations are numbered from 1 whatever the data set calls them: pycocotools takes a detection matched
+    with the annotation of id 0 for one without match, and repeated ids for one annotation.
     """
     annotations = [
         {

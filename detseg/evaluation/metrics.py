@@ -10,8 +10,8 @@ from typing import Any
 class ClassMetrics:
     """One class: `images` that show it, `objects` of it (without ignored ones), and how well it was found.
 
-    `ap` and `ar` are means over the overlap thresholds 0.50:0.05:0.95, `ap50` is at 0.50; -1 where there is no
-    object to find.
+    `ap` and `ar` are means over the overlap thresholds 0.50:0.05:0.95, `ap50` is at 0.50; -1 where there is
+    no object to find.
     """
 
     name: str
@@ -27,10 +27,10 @@ class ClassMetrics:
 class DetectionMetrics:
     """COCO's twelve numbers, and the classes one by one.
 
-    Average precision (`ap...`) and recall (`ar...`) over classes and the overlap thresholds 0.50:0.05:0.95, or
-    at 0.50 and 0.75; small, medium and large objects are those of less than 32², less than 96² and more square
-    pixels. `ar_1` and `ar_10` allow that many detections per picture and class, all others `max_dets`. -1 where
-    there is nothing to find, as COCO says it.
+    Average precision (`ap...`) and recall (`ar...`) over classes and the overlap thresholds 0.50:0.05:0.95,
+    or at 0.50 and 0.75; small, medium and large objects are those of less than 32², less than 96² and more
+    square pixels. `ar_1` and `ar_10` allow that many detections per picture and class, all others `max_dets`.
+    -1 where there is nothing to find, as COCO says it.
     """
 
     ap: float

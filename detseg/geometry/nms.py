@@ -1,18 +1,25 @@
 """Greedy non-maximum suppression: of boxes that overlap more than `iou`, only the best stays.
 
-The keep set is that of `torchvision.ops.nms`, to the last bit of the overlap: single precision, suppressed when the
-overlap is greater than the threshold, equal scores in the order given. Three ways lead to it, chosen by the crowd:
+The keep set is that of `torchvision.ops.nms`, to the last bit of the overlap: single precision, suppressed
+when the overlap is greater than the threshold, equal scores in the order given. Three ways lead to it, chosen
+by the crowd:
 
 - pairs: few boxes of many classes, every pair of a class at once;
-- blocks: the best boxes settle among themselves, then what they keep clears the rest, which shrinks fast where
-  boxes lie on top of each other;
+- blocks: the best boxes settle among themselves, then what they keep clears the rest, which shrinks fast
+  where boxes lie on top of each other;
 - grid: where hardly any box is suppressed, only boxes of like size and place are compared.
 
-n: boxes, p: pairs. Inside this file boxes are sorted best first, so in a pair the smaller index is the better box.
+That a box of another place or size need not be looked at follows from the threshold t. With m the longer
+side, IoU > t needs `min(m) > t max(m)` and centres closer than `(1 - t) max(m)` along each axis: the boxes
+share more than the t-th part of each side of either.
+
+n: boxes, p: pairs. Inside this file boxes are sorted best first: in a pair the smaller index is the better.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,18 +29,22 @@ from detseg.geometry.boxes import Boxes
 
 Rows = NDArray[np.intp]
 Mask = NDArray[np.bool_]
+Reals = NDArray[np.float64]
 
 _BLOCK = 256  # best boxes settled at once
-_TILE = 1 << 16  # overlaps computed at once: 256 kB an array stays in the cache
+_TILE = 512  # others that they clear at once: wide enough for numpy, small enough for the cache
 _SMALL_GROUP = 64  # classes up to this many boxes are settled together, pair by pair
 _GRID_FROM = 2048  # fewer boxes are cleared faster block by block
-_PAIRS_PER_BOX = 48  # more candidates than this in the grid: blocks are faster
+_PAIR_COST = (
+    64  # a pair looked up in the grid costs as much as this many in a block, most of which are skipped
+)
+_PAIRS_AT_ONCE = 1 << 15
 
 
 def nms(boxes: Boxes, scores: NDArray[np.floating[Any]], iou: float) -> Rows:
     """(n, 4) xyxy, (n,) -> indices of the boxes that stay, best first. Classes play no part (agnostic).
 
-    Boxes and scores must be finite; `iou` lies in [0, 1].
+    Boxes and scores must be finite. Raises ValueError when `iou` lies outside [0, 1].
     """
     return class_aware_nms(boxes, scores, np.zeros(len(boxes), np.int64), iou)
 
@@ -41,34 +52,62 @@ def nms(boxes: Boxes, scores: NDArray[np.floating[Any]], iou: float) -> Rows:
 def class_aware_nms(
     boxes: Boxes, scores: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], iou: float
 ) -> Rows:
-    """(n, 4) xyxy, (n,), (n,) -> indices of the boxes that stay, best first; only boxes of one class compete."""
+    """(n, 4) xyxy, (n,), (n,) -> indices of the boxes that stay, best first; boxes compete within a class.
+
+    Boxes and scores must be finite. Raises ValueError when `iou` lies outside [0, 1].
+    """
     if not 0 <= iou <= 1:
         raise ValueError(f"the overlap threshold must lie in [0, 1], got {iou}")
     order = np.argsort(-np.asarray(scores), kind="stable")
-    ranked = _Ranked(np.asarray(boxes)[order])
-    return order[_settle_classes(ranked, np.asarray(labels)[order], iou)]
+    ranked = _Ranked.of(np.asarray(boxes)[order])
+    keep = np.ones(len(order), np.bool_)
+    solid = np.flatnonzero(ranked.solid())  # a box without inside overlaps nothing
+    keep[solid] = _settle_classes(ranked[solid], np.asarray(labels)[order][solid], iou)
+    return order[keep]
 
 
 class _Ranked:
     """Boxes best first, as columns: what every comparison needs, computed once."""
 
-    def __init__(self, boxes: Boxes) -> None:
-        columns = boxes.astype(np.float64 if boxes.dtype == np.float64 else np.float32).T
-        self.x1, self.y1, self.x2, self.y2 = np.ascontiguousarray(columns)
-        self.area = (self.x2 - self.x1) * (self.y2 - self.y1)
+    __slots__ = ("area", "x1", "x2", "y1", "y2")
+
+    def __init__(self, x1: Any, y1: Any, x2: Any, y2: Any, area: Any) -> None:
+        self.x1, self.y1, self.x2, self.y2, self.area = x1, y1, x2, y2, area
+
+    @classmethod
+    def of(cls, boxes: Boxes) -> _Ranked:
+        precision = np.float64 if boxes.dtype == np.float64 else np.float32
+        x1, y1, x2, y2 = np.ascontiguousarray(boxes.T, precision)
+        return cls(x1, y1, x2, y2, (x2 - x1) * (y2 - y1))
 
     def __len__(self) -> int:
         return len(self.area)
 
     def __getitem__(self, rows: Any) -> _Ranked:
-        part = object.__new__(_Ranked)
-        for name in ("x1", "y1", "x2", "y2", "area"):
-            setattr(part, name, getattr(self, name)[rows])
-        return part
+        return _Ranked(self.x1[rows], self.y1[rows], self.x2[rows], self.y2[rows], self.area[rows])
 
-    def column(self) -> _Ranked:
-        """The same boxes, to be compared with each of a row of others."""
-        return self[:, None]
+    def solid(self) -> Mask:
+        """(n,) True where a box has an inside."""
+        return (self.x2 > self.x1) & (self.y2 > self.y1) & (self.area > 0)
+
+
+class _Spread:
+    """Where boxes lie and how large they are, in double precision."""
+
+    def __init__(self, ranked: _Ranked) -> None:
+        x1, y1, x2, y2 = (v.astype(np.float64) for v in (ranked.x1, ranked.y1, ranked.x2, ranked.y2))
+        self.x, self.y, self.longer = (x1 + x2) / 2, (y1 + y2) / 2, np.maximum(x2 - x1, y2 - y1)
+
+    def levels(self, growth: float) -> Rows:
+        """(n,) how often the shortest longer side must grow by the factor to pass a box's."""
+        if not np.isfinite(growth):
+            return np.zeros(len(self.x), np.intp)
+        return np.floor(np.log(self.longer / self.longer.min()) / np.log(growth)).astype(np.intp)
+
+
+def _loosened(iou: float) -> float:
+    """A threshold that rules out less: safe from the rounding of overlaps."""
+    return iou * (1 - 1e-4)
 
 
 def _overlap_more(a: _Ranked, b: _Ranked, iou: float) -> Mask:
@@ -78,17 +117,16 @@ def _overlap_more(a: _Ranked, b: _Ranked, iou: float) -> Mask:
     np.maximum(w, 0, out=w)
     shared = np.minimum(a.y2, b.y2)
     shared -= np.maximum(a.y1, b.y1)
-    np.maximum(shared, 0, out=shared)
-    shared *= w
+    shared *= w  # below 0 where the boxes lie one above the other: as good as 0
     union = a.area + b.area
     union -= shared
-    with np.errstate(divide="ignore", invalid="ignore"):  # two boxes without area: 0 / 0, never suppressed
-        np.divide(shared, union, out=shared)
-    return shared > _threshold(iou, shared.dtype)
+    np.divide(shared, union, out=shared)
+    more: Mask = shared > _threshold(iou, shared.dtype)
+    return more
 
 
 def _threshold(iou: float, dtype: np.dtype[Any]) -> Any:
-    """The largest number of `dtype` not above `iou`: comparing with it is comparing with `iou` in full precision."""
+    """The largest number of `dtype` not above `iou`: as good to compare with as `iou` itself."""
     rounded = dtype.type(iou)
     return np.nextafter(rounded, dtype.type(-1)) if float(rounded) > iou else rounded
 
@@ -98,22 +136,21 @@ def _settle_classes(ranked: _Ranked, labels: NDArray[Any], iou: float) -> Mask:
     keep = np.ones(len(ranked), np.bool_)
     by_class = np.argsort(labels, kind="stable")
     sizes = np.unique(labels, return_counts=True)[1]
-    ends = np.cumsum(sizes)
-    for end, size in zip(ends[sizes > _SMALL_GROUP], sizes[sizes > _SMALL_GROUP], strict=True):
-        rows = by_class[end - size : end]
+    starts = np.cumsum(sizes) - sizes
+    large = sizes > _SMALL_GROUP
+    for start, size in zip(starts[large], sizes[large], strict=True):
+        rows = by_class[start : start + size]
         keep[rows] = _settle(ranked[rows], iou)
-    small = sizes <= _SMALL_GROUP
-    if small.any():
-        first, second = _pairs_within(ends[small] - sizes[small], sizes[small])
-        _settle_pairs(ranked, by_class[first], by_class[second], iou, keep)
+    if not large.all():
+        first, second = _pairs_within(starts[~large], sizes[~large])
+        keep &= _settle_pairs(ranked, [(by_class[first], by_class[second])], iou)
     return keep
 
 
 def _pairs_within(starts: Rows, sizes: Rows) -> tuple[Rows, Rows]:
-    """Every pair (a, b), a < b, of positions in the same group; groups are runs given by start and length."""
+    """Every pair (a, b), a < b, of positions in the same run; runs are given by start and length."""
     position = _ranges(starts, sizes)
-    group_end = np.repeat(starts + sizes, sizes)
-    followers = group_end - position - 1
+    followers = np.repeat(starts + sizes, sizes) - position - 1
     return np.repeat(position, followers), _ranges(position + 1, followers)
 
 
@@ -123,44 +160,62 @@ def _ranges(starts: Rows, counts: Rows) -> Rows:
     return np.repeat(starts - offsets, counts) + np.arange(counts.sum())
 
 
-def _settle_pairs(ranked: _Ranked, first: Rows, second: Rows, iou: float, keep: Mask) -> None:
-    """Clears `keep` of the boxes that lose, looking only at the pairs given (every one that could matter)."""
-    hit = _overlap_more(ranked[first], ranked[second], iou)
-    better, worse = np.minimum(first[hit], second[hit]), np.maximum(first[hit], second[hit])
+def _settle_pairs(ranked: _Ranked, portions: Iterable[tuple[Rows, Rows]], iou: float) -> Mask:
+    """(n,) True where a box stays, looking at pairs (p,), (p,) given in portions: all that could matter."""
+    hits = [np.zeros((2, 0), np.intp)]
+    for first, second in portions:
+        hit = _overlap_more(ranked[first], ranked[second], iou)
+        hits.append(np.sort([first[hit], second[hit]], axis=0))
+    better, worse = np.concatenate(hits, axis=1)
     order = np.argsort(better, kind="stable")
     lost = bytearray(len(ranked))
-    # in this order a box's own fate is settled before it acts on others; a bytearray is quicker than an array here
+    # in this order a box's fate is settled before it acts on others; a bytearray is the quickest here
     for winner, loser in zip(better[order].tolist(), worse[order].tolist(), strict=True):
         if not lost[winner]:
             lost[loser] = 1
-    keep &= np.frombuffer(lost, np.bool_) == 0
+    return np.frombuffer(lost, np.bool_) == 0
 
 
 def _settle(ranked: _Ranked, iou: float) -> Mask:
-    """(n,) True where a box of one class stays: block by block, over to the grid where little is suppressed."""
-    keep = np.zeros(len(ranked), np.bool_)
-    left = np.arange(len(ranked))
+    """(n,) True where a box of one class stays: block by block, then the grid where little is suppressed."""
+    if len(ranked) <= _BLOCK:
+        return _settle_block(ranked, iou)
+    keep = np.ones(len(ranked), np.bool_)
+    spread = _Spread(ranked)
+    left = _by_place(spread, np.arange(len(ranked)))
     grid_below = len(ranked)
     while len(left):
-        head, left = left[:_BLOCK], left[_BLOCK:]
-        stays = head[_settle_block(ranked[head], iou)]
-        keep[stays] = True
-        left = left[_untouched(ranked[stays], ranked[left], iou)]
+        head = np.sort(np.partition(left, _BLOCK)[:_BLOCK]) if len(left) > _BLOCK else np.sort(left)
+        keep[head] = _settle_block(ranked[head], iou)
+        stays, left = head[keep[head]], left[left > head[-1]]
+        keep[left] = _untouched(ranked, spread, stays, left, iou)
+        left = left[keep[left]]
         if _GRID_FROM <= len(left) <= grid_below and 2 * len(stays) > len(head):
-            rest = ranked[left]
-            pairs = _grid_pairs(rest, iou)
-            if pairs is not None:
-                survivors = np.ones(len(left), np.bool_)
-                _settle_pairs(rest, *pairs, iou, survivors)
-                keep[left[survivors]] = True
+            rest = np.sort(left)
+            cells = _Cells(_Spread(ranked[rest]), _loosened(iou))
+            if cells.pair_count() < len(rest) ** 2 // _PAIR_COST:
+                keep[rest] = _settle_pairs(ranked[rest], cells.pairs(), iou)
                 break
             grid_below = len(left) // 2
     return keep
 
 
+def _by_place(spread: _Spread, rows: Rows) -> Rows:
+    """The rows in such an order that a run of `_TILE` boxes is of like size and place."""
+    tiles = len(rows) / _TILE
+    if tiles < 4:
+        return rows
+    level = spread.levels(2.0)
+    strips = max(1, round((tiles / (level.max() + 1)) ** 0.5))
+    strip = np.empty(len(rows), np.intp)
+    strip[np.argsort(spread.y)] = np.arange(len(rows)) * strips // len(rows)
+    return np.lexsort((spread.x, strip, level))
+
+
 def _settle_block(ranked: _Ranked, iou: float) -> Mask:
     """(n,) True where a box stays, every pair compared: for one block."""
-    overlaps = _overlap_more(ranked.column(), ranked, iou)
+    overlaps = _overlap_more(ranked[:, None], ranked, iou)
+    np.fill_diagonal(overlaps, False)
     lost = np.zeros(len(ranked), np.bool_)
     for row in np.flatnonzero(overlaps.any(axis=1)).tolist():
         if not lost[row]:
@@ -168,91 +223,89 @@ def _settle_block(ranked: _Ranked, iou: float) -> Mask:
     return ~lost
 
 
-def _untouched(winners: _Ranked, rest: _Ranked, iou: float) -> Mask:
-    """(n,) True where a box of `rest` overlaps none of the winners too much."""
+def _untouched(ranked: _Ranked, spread: _Spread, winners: Rows, rest: Rows, iou: float) -> Mask:
+    """(n,) True where a box of `rest` (ordered by place) overlaps none of the winners too much."""
     free = np.ones(len(rest), np.bool_)
-    width = max(_TILE // max(len(winners), 1), 256)
-    column = winners.column()
-    for start in range(0, len(rest), width):
-        tile = slice(start, start + width)
-        free[tile] = ~_overlap_more(column, rest[tile], iou).any(axis=0)
+    if not len(rest):
+        return free
+    near = _near(spread, winners, rest, _loosened(iou))
+    others = ranked[rest]
+    for tile, mask in enumerate(near):
+        rivals = winners[mask]
+        if len(rivals):
+            run = slice(tile * _TILE, (tile + 1) * _TILE)
+            free[run] = ~_overlap_more(ranked[rivals[:, None]], others[run], iou).any(axis=0)
     return free
 
 
-def _grid_pairs(ranked: _Ranked, iou: float) -> tuple[Rows, Rows] | None:
-    """Every pair that could overlap more than `iou` (and some that do not); None where they are too many.
+def _near(spread: _Spread, winners: Rows, rest: Rows, t: float) -> Mask:
+    """(tiles, winners) False where no box of the tile can overlap the winner too much, by place and size."""
+    starts = np.arange(0, len(rest), _TILE)
+    longer, mine = spread.longer[rest], spread.longer[winners]
+    smallest = np.minimum.reduceat(longer, starts)[:, None]
+    largest = np.maximum.reduceat(longer, starts)[:, None]
+    near = (mine >= t * smallest) & (largest >= t * mine)
+    reach = (1 - t) * np.maximum(largest, mine) * (1 + 1e-9)
+    for axis in (spread.x, spread.y):
+        centres, own = axis[rest], axis[winners]
+        near &= own >= np.minimum.reduceat(centres, starts)[:, None] - reach
+        near &= own <= np.maximum.reduceat(centres, starts)[:, None] + reach
+    return near
 
-    With t the threshold, IoU > t needs the longer sides m of both to differ by less than the factor 1 / t, and the
-    centres by less than (1 - t) * max(m) along each axis. So boxes are sorted into levels of m, growing by 1 / t,
-    each with cells of (1 - t) times its largest m, and looked up in the nine cells around, in their own level and
-    the next one up.
+
+class _Cells:
+    """Boxes sorted by (level, row, column): finds all pairs that could overlap more than t.
+
+    Levels of the longer side grow by 1 / t, cells are (1 - t) times the longest side of their level: then the
+    rivals of a box lie in the nine cells around it, in its own level and the next one up or down.
     """
-    t = min(iou * (1 - 1e-4), 0.75)  # looser than the threshold: safe from rounding, and levels not too thin
-    longer = np.maximum(ranked.x2 - ranked.x1, ranked.y2 - ranked.y1).astype(np.float64)
-    proper = np.flatnonzero(ranked.area > 0)  # a box without area overlaps nothing
-    longer = longer[proper]
-    if not len(proper):
-        return proper, proper
-    level = _levels(longer, t)
-    cell = np.zeros(level.max() + 2)
-    np.maximum.at(cell, level, longer)
-    cell = np.where(cell > 0, cell * (1 - t) * (1 + 1e-9), np.inf)
-    centre_x = (ranked.x1[proper].astype(np.float64) + ranked.x2[proper]) / 2
-    centre_y = (ranked.y1[proper].astype(np.float64) + ranked.y2[proper]) / 2
-    lookup = _CellLookup(level, cell, centre_x - centre_x.min(), centre_y - centre_y.min())
-    found = lookup.pairs(_PAIRS_PER_BOX * len(proper)) if lookup.fits else None
-    return None if found is None else (proper[found[0]], proper[found[1]])
 
-
-def _levels(longer: NDArray[np.float64], t: float) -> Rows:
-    """(n,) side lengths -> (n,) level, 0 for the shortest; neighbours grow by 1 / t."""
-    if t <= 0:
-        return np.zeros(len(longer), np.intp)
-    return np.floor(np.log(longer / longer.min()) / -np.log(t)).astype(np.intp)
-
-
-class _CellLookup:
-    """Boxes sorted by (level, row, column) of their cell, so that three neighbouring cells are one run."""
-
-    def __init__(
-        self, level: Rows, cell: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]
-    ) -> None:
-        self.level, self.cell, self.x, self.y = level, cell, x, y
-        finest = cell[level].min()
-        self.columns, self.rows = (float(v.max() / finest + 3) for v in (x, y))
-        self.fits = len(cell) * self.rows * self.columns < 2**62
+    def __init__(self, spread: _Spread, t: float) -> None:
+        t = min(t, 0.75)  # levels and cells must not become too thin
+        self.level = spread.levels(1 / t if t > 0 else np.inf)
+        longest = np.zeros(self.level.max() + 2)
+        np.maximum.at(longest, self.level, spread.longer)
+        self.cell = np.where(longest > 0, longest * (1 - t) * (1 + 1e-9), np.inf)
+        self.x, self.y = spread.x - spread.x.min(), spread.y - spread.y.min()
+        finest = self.cell.min()
+        columns, rows = (np.floor(v.max() / finest) + 3 for v in (self.x, self.y))
+        self.fits = len(self.cell) * rows * columns < 2**62
         if self.fits:
-            self.columns, self.rows = int(self.columns), int(self.rows)
-            keys = self._keys(level)
-            self.order = np.argsort(keys, kind="stable")
-            self.keys = keys[self.order]
+            self.columns, self.rows = int(columns), int(rows)
+            self.runs = self._runs()
 
-    def _keys(self, level: Rows) -> NDArray[np.int64]:
-        """(n,) the cell that each box's centre has in the given level."""
+    def pair_count(self) -> float:
+        """How many pairs `pairs` gives; infinite where the cells are too many to be numbered."""
+        return float(sum(count.sum() for _, count in self.runs)) if self.fits else np.inf
+
+    def pairs(self) -> Iterator[tuple[Rows, Rows]]:
+        """Each pair once, in portions."""
+        for starts, counts in self.runs:
+            cuts = np.searchsorted(np.cumsum(counts), np.arange(0, counts.sum(), _PAIRS_AT_ONCE))
+            for begin, end in pairwise([*cuts.tolist(), len(counts)]):
+                part = counts[begin:end]
+                yield np.repeat(self.order[begin:end], part), self.order[_ranges(starts[begin:end], part)]
+
+    def _runs(self) -> list[tuple[Rows, Rows]]:
+        """Start and length, in sorted order, of the rivals of each box, for five rows of cells.
+
+        In its own level a box looks at those after it in its cell, the next cell and the row below; in the
+        level above at three cells of three rows.
+        """
+        order = np.argsort(self._keys(np.arange(len(self.level)), self.level), kind="stable")
+        self.order = order
+        own, above = (self._keys(order, self.level[order] + step) for step in (0, 1))
+        after = np.arange(1, len(order) + 1)
+        runs = [(after, np.searchsorted(own, own + 1, "right") - after)]
+        for keys in (own + self.columns, *(above + row * self.columns for row in (-1, 0, 1))):
+            start = np.searchsorted(own, keys - 1, "left")
+            runs.append((start, np.searchsorted(own, keys + 1, "right") - start))
+        return runs
+
+    def _keys(self, rows: Rows, level: Rows) -> Rows:
+        """(n,) the number of the cell that each box's centre has in the given level."""
         size = self.cell[level]
-        row, column = (self.y / size).astype(np.int64) + 1, (self.x / size).astype(np.int64) + 1
-        return (level * self.rows + row) * self.columns + column
-
-    def pairs(self, limit: int) -> tuple[Rows, Rows] | None:
-        """Pairs of boxes in neighbouring cells, each once; None where more than `limit` would have to be looked at."""
-        everyone = np.arange(len(self.level))
-        position = np.empty_like(everyone)
-        position[self.order] = everyone
-        own, above = self._keys(self.level), self._keys(self.level + 1)
-        runs = [
-            (position + 1, np.searchsorted(self.keys, own + 1, "right")),  # own cell onwards, and the next
-            self._run(own + self.columns),
-            *(self._run(above + row * self.columns) for row in (-1, 0, 1)),
-        ]
-        counts = [stop - start for start, stop in runs]
-        if sum(int(count.sum()) for count in counts) > limit:
-            return None
-        seconds = [self.order[_ranges(run[0], count)] for run, count in zip(runs, counts, strict=True)]
-        firsts = [np.repeat(everyone, count) for count in counts]
-        return np.concatenate(firsts), np.concatenate(seconds)
-
-    def _run(self, keys: NDArray[np.int64]) -> tuple[Rows, Rows]:
-        """Where the boxes of the cells key - 1 .. key + 1 start and stop in sorted order."""
-        return np.searchsorted(self.keys, keys - 1, "left"), np.searchsorted(self.keys, keys + 1, "right")
-
-
+        row = (self.y[rows] / size).astype(np.intp) + 1
+        column = (self.x[rows] / size).astype(np.intp) + 1
+        keys: Rows = (level * self.rows + row) * self.columns + column
+        return keys

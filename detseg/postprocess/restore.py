@@ -22,7 +22,7 @@ def restore(
     placement: Placement,
     path: Path | None = None,
 ) -> Detections:
-    """(n, 4) boxes of the frame, (n,), (n,) -> detections in the picture's pixels, cut to it, in the same order.
+    """(n, 4) boxes of the frame, (n,), (n,) -> detections in the picture's pixels, cut to it, order kept.
 
     Boxes that lie beside the picture (in the letterbox's border) are dropped.
     """

@@ -20,9 +20,9 @@ Selected = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
 class Selection:
     """What to keep of a network's candidates.
 
-    `conf`: only scores above it; `iou`: overlap from which the lesser box goes; `max_det`: objects per picture;
-    `top_k`: the best scores that enter suppression; `agnostic`: boxes of different classes compete too; `classes`:
-    only these class indices, all if None. Raises ValueError when out of range.
+    `conf`: only scores above it; `iou`: overlap above which the lesser box goes; `max_det`: objects per
+    picture; `top_k`: the best scores that enter suppression; `agnostic`: boxes of different classes compete
+    too; `classes`: only these class indices, all if None. Raises ValueError when out of range.
     """
 
     conf: float = 0.25
@@ -44,8 +44,8 @@ class Selection:
 def select(boxes: NDArray[Any], scores: NDArray[Any], selection: Selection) -> Selected:
     """(A, 4) xyxy, (A, K) -> boxes (n, 4) float32, scores (n,) float32, labels (n,) int64, best first.
 
-    The order of the candidates plays no part, but that of two equal scores. Scores and boxes that are not finite
-    numbers never stay.
+    The order of the candidates plays no part, but that of two equal scores. Scores and boxes that are not
+    finite numbers never stay.
     """
     scores = np.asarray(scores, np.float32)
     if selection.classes is not None:
