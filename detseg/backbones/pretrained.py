@@ -119,7 +119,8 @@ def fill(
     own = module.state_dict()
     # files older than PyTorch 0.4.1 lack the counters of batch norm, which nothing here depends on
     missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in tensors if name not in own and not name.startswith(tuple(ignored))]
+    prefixes = tuple(ignored)
+    unexpected = [name for name in tensors if name not in own and not name.startswith(prefixes)]
     shapes = [
         f"{name} {tuple(tensors[name].shape)} instead of {tuple(value.shape)}"
         for name, value in own.items()

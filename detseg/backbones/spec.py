@@ -100,3 +100,14 @@ def choose_strides(name: str, available: Sequence[int], wanted: Sequence[int]) -
         has, asked = (", ".join(map(str, strides)) or "none" for strides in (available, missing))
         raise BackboneError(f"{name} has features at strides {has}; asked for {asked}")
     return tuple(sorted(set(wanted)))
+
+
+def stage_index(stride: int) -> int:
+    """The stage that holds what works at `stride`: 0 up to 2, 1 for 4, 2 for 8, ..."""
+    return max(stride.bit_length() - 2, 0)
+
+
+def times_255(values: Sequence[float]) -> tuple[float, float, float]:
+    """A mean or deviation per RGB channel, from the scale 0..1 to 0..255."""
+    red, green, blue = (round(255 * value, 4) for value in values)
+    return red, green, blue

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,7 +11,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from detseg.backbones import pretrained
-from detseg.backbones.spec import Backbone, BackboneError, FeatureSpec, Stage, choose_strides
+from detseg.backbones.spec import (
+    Backbone,
+    BackboneError,
+    FeatureSpec,
+    Stage,
+    choose_strides,
+    stage_index,
+    times_255,
+)
 from detseg.errors import WeightsError
 
 
@@ -45,7 +54,7 @@ class TimmBackbone(Backbone):
         self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
         settings = _timm().get_pretrained_cfg(name)
         if settings is not None:
-            self.mean, self.std = _times_255(settings.mean), _times_255(settings.std)
+            self.mean, self.std = times_255(settings.mean), times_255(settings.std)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) -> one map per spec."""
@@ -53,33 +62,29 @@ class TimmBackbone(Backbone):
         return [x.permute(0, 3, 1, 2) for x in maps] if self._channels_last else list(maps)
 
     def stages(self) -> list[Stage]:
-        """One per feature asked for, the first from the image on; timm does not tell what lies between.
-
-        Raises BackboneError for a network that is not a plain chain of modules.
-        """
-        ends = [name.replace(".", "_") for name in _info(self.net).module_name()]
-        stages: list[Stage] = []
-        stage: list[nn.Module] = []
-        for name, module in _links(self.net):
-            stage.append(module)
-            if name.replace(".", "_") in ends:
-                stages.append(stage)
-                stage = []
-        if len(stages) != len(ends):
-            raise BackboneError(
-                f"timm:{self._name} cannot be taken apart into stages; freeze none or all of it"
-            )
-        return stages
+        """Stem first; see `Backbone.stages`. BackboneError for a network that is not a plain chain."""
+        info = _info(self.net)
+        ends = {entry["module"].replace(".", "_"): int(entry["reduction"]) for entry in info.info}
+        links = list(_links(self.net, ends))
+        if not {name.replace(".", "_") for name in info.module_name()} <= {name for name, _ in links}:
+            raise BackboneError(f"timm:{self._name} cannot be taken apart into stages, so none can be frozen")
+        stages: dict[int, list[nn.Module]] = {}
+        strides = iter(ends.values())
+        stride = next(strides)
+        for position, (name, module) in enumerate(links):
+            stages.setdefault(stage_index(stride) if position else 0, []).append(module)
+            if name in ends:
+                stride = next(strides, stride)
+        return list(stages.values())
 
 
-def _links(net: nn.Module) -> list[tuple[str, nn.Module]]:
-    links: list[tuple[str, nn.Module]] = []
+def _links(net: nn.Module, ends: Collection[str]) -> Iterator[tuple[str, nn.Module]]:
+    """The chain's modules, named with underscores; a sequence is opened unless it ends a stage itself."""
     for name, child in net.named_children():
-        if isinstance(child, nn.Sequential):
-            links += [(f"{name}.{member}", module) for member, module in child.named_children()]
+        if isinstance(child, nn.Sequential) and name not in ends:
+            yield from ((f"{name}_{member}", module) for member, module in child.named_children())
         else:
-            links.append((name, child))
-    return links
+            yield name, child
 
 
 def _timm() -> ModuleType:
@@ -97,7 +102,7 @@ def _info(net: nn.Module) -> Any:
 def _features(name: str, **options: Any) -> nn.Module:
     timm = _timm()
     if not timm.is_model(name):
-        close = timm.list_models(f"*{name}*")[:3]
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; did you mean {' or '.join(f'timm:{other}' for other in close)}?" if close else ""
         raise BackboneError(f"timm has no network called {name!r}{hint}")
     try:
@@ -121,8 +126,3 @@ def _weight_options(name: str, weights: str | Path | None) -> dict[str, Any]:
     whole = _timm().create_model(name)
     pretrained.fill(whole, tensors, weights)
     return {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": tensors}}
-
-
-def _times_255(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = (round(255 * value, 4) for value in values)
-    return red, green, blue

@@ -21,7 +21,15 @@ from torch import Tensor, nn
 
 from detseg.backbones import pretrained
 from detseg.backbones.dilation import dilate as dilate_net
-from detseg.backbones.spec import Backbone, BackboneError, FeatureSpec, Stage, choose_strides
+from detseg.backbones.spec import (
+    Backbone,
+    BackboneError,
+    FeatureSpec,
+    Stage,
+    choose_strides,
+    stage_index,
+    times_255,
+)
 
 _NOT_IN_CHAIN = {
     *("avgpool", "classifier", "fc", "dropout", "head", "norm", "permute", "flatten"),
@@ -93,9 +101,7 @@ class TorchvisionBackbone(Backbone):
         chosen = choose_strides(name, sorted(last_at), tuple(strides))
         self._taps = tuple(last_at[stride] for stride in chosen)
         self._links = links[: links.index(self._taps[-1]) + 1]
-        self._stage_of = {
-            link: max(int(math.log2(nominal[link])) - 1, 0) if i else 0 for i, link in enumerate(self._links)
-        }
+        self._stage_of = {link: stage_index(nominal[link]) if i else 0 for i, link in enumerate(self._links)}
         self._full_names = frozenset(self.net.state_dict())
         for child in [child for child, _ in self.net.named_children()]:
             self._keep(child)
@@ -139,7 +145,7 @@ class TorchvisionBackbone(Backbone):
             chosen = next(iter(published.values())) if weights == "imagenet" else published[str(weights)]
             if type(self.net).__name__ not in ("GoogLeNet", "Inception3"):
                 preset = chosen.transforms()
-                self.mean, self.std = _times_255(preset.mean), _times_255(preset.std)
+                self.mean, self.std = times_255(preset.mean), times_255(preset.std)
             weights = pretrained.fetch(chosen.url, progress=progress)
         tensors = pretrained.read_tensors(weights)
         # DenseNet's files are older than the rule that module names have no dots
@@ -210,8 +216,3 @@ def _without_data(net: nn.Module) -> nn.Module:
 def _nominal(shape: Sequence[int]) -> int:
     """Stride as the power of two nearest to what was measured."""
     return 2 ** round(math.log2(_PROBE / shape[1]))
-
-
-def _times_255(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = (round(255 * value, 4) for value in values)
-    return red, green, blue
