@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -19,6 +18,8 @@ from detseg.errors import ImageError
 from detseg.images import ImageFile
 from detseg.pipeline import Outcome
 from detseg.results import Detections
+from detseg.writers import json_row
+from detseg.writers.text import readable
 
 from .tables import printable, table
 
@@ -88,23 +89,12 @@ class Tally:
 
 
 def json_line(outcome: Outcome, categories: Categories) -> str:
-    """One picture as a line of JSON: boxes are x1, y1, x2, y2 in its pixels."""
-    row: dict[str, Any] = {"name": outcome.file.name.as_posix(), "path": str(outcome.file.path)}
-    if outcome.fault is not None:
-        return json.dumps(row | {"error": outcome.fault.cause})
-    found = outcome.detections
-    assert found is not None
-    objects = [
-        {
-            "class": categories.names[label],
-            "id": categories.ids[label],
-            "score": round(score, 4),
-            "box": [round(float(side), 2) for side in box],
-        }
-        for box, score, label in found
-    ]
-    height, width = found.image_hw
-    return json.dumps(row | {"height": int(height), "width": int(width), "objects": objects})
+    """One picture as a line of JSON, as in predictions.jsonl; with its cause where it could not be done."""
+    if outcome.detections is not None:
+        return json.dumps(json_row(outcome.file, outcome.detections, categories))
+    assert outcome.fault is not None
+    file = outcome.file
+    return json.dumps({"file": file.name.as_posix(), "path": str(file.path), "error": outcome.fault.cause})
 
 
 def plain_line(outcome: Outcome, categories: Categories) -> str:
@@ -118,15 +108,16 @@ def plain_line(outcome: Outcome, categories: Categories) -> str:
 
 
 def write_failures(folder: Path, faults: Sequence[tuple[ImageFile, ImageError]]) -> None:
-    """failures.csv: name, path and cause of every picture that could not be done; gone when there is none."""
+    """failures.csv: file, path and cause of every picture that could not be done; gone when there is none."""
     target = folder / FAILURES
     if not faults:
         target.unlink(missing_ok=True)
         return
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("name", "path", "cause"))
-    rows.writerows((file.name.as_posix(), str(fault.path), fault.cause) for file, fault in faults)
+    rows.writerow(("file", "path", "cause"))
+    told = ((file.name.as_posix(), str(fault.path), fault.cause) for file, fault in faults)
+    rows.writerows([readable(text) for text in row] for row in told)
     files.write_text(target, text.getvalue())
 
 

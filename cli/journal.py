@@ -34,9 +34,11 @@ class Journal:
         self._offsets: dict[int, int] = {}  # of the line of each finished picture, by its key
         self._end = 0
         try:
-            self._file = self.path.open("r+b" if resume and self.path.exists() else "w+b", buffering=0)
-            self._read(settings)
-            self._file.truncate(self._end)
+            goes_on = resume and self.path.exists()
+            self._file = self.path.open("r+b" if goes_on else "wb", buffering=0)
+            if goes_on:
+                self._read(settings)
+                self._file.truncate(self._end)
         except (OSError, ValueError, KeyError) as error:
             raise self._failure(error) from error
         if self._end == 0:
