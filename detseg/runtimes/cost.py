@@ -41,7 +41,7 @@ def count(name: str, num_classes: int = CLASSES) -> Cost:
     return Cost(sum(p.numel() for p in model.parameters()), counter.get_total_flops() / 1e9)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def milliseconds(name: str, num_classes: int = CLASSES, *, runs: int = 10) -> float:
     """The median time of one frame on this CPU with torch, as `TorchRuntime` runs it, weights random."""
     size = catalog.entry(name).imgsz

@@ -54,8 +54,8 @@ HALF_TOLERANCE = Difference(box_px=1.0, score=0.02)  # the numbers of half-preci
 class ExportReport:
     """What was written and how it was checked.
 
-    `graph`: ONNX Runtime against torch with the very weights of the file; `rounding`: against the source's
-    weights, which are others only when the file stores them in half precision.
+    `graph`: ONNX Runtime against torch with the very weights of the file; `rounding`: against the source as
+    trained, which differs by what half precision takes from the weights.
     """
 
     path: Path

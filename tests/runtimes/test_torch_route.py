@@ -1,0 +1,119 @@
+"""torch: what a runtime answers is what the bare detector answers, however it was folded and laid out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from detseg.annotations import Categories
+from detseg.checkpoints import load
+from detseg.detectors import catalog
+from detseg.errors import DetsegError, WeightsError
+from detseg.runtimes import open_runtime
+from detseg.runtimes.network import fused, read_network
+from detseg.runtimes.torch_runtime import choose_device
+
+
+def frames(count: int, height: int = 48, width: int = 64) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, height, width, 3), np.uint8)
+
+
+def test_a_runtime_answers_like_the_bare_detector_on_normalised_images(tiny):
+    path = tiny()
+    card, state = load(path)
+    detector = catalog.build("tiny", card.config, 3).eval()
+    detector.load_state_dict(state)
+    runtime = open_runtime(path, device="cpu", threads=1)
+    for count in (1, 3):
+        with torch.no_grad():
+            wanted = detector.detect(torch.from_numpy(card.preprocess.normalise(frames(count))))
+        given = runtime.predict(frames(count))
+        assert given.boxes.dtype == given.scores.dtype == np.float32
+        np.testing.assert_allclose(given.boxes, wanted.boxes.numpy(), rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(given.scores, wanted.scores.numpy(), rtol=1e-4, atol=1e-5)
+    assert (runtime.name, runtime.device, runtime.card) == ("torch", "cpu", card)
+
+
+def test_one_picture_answers_the_same_alone_and_in_a_batch(tiny):
+    runtime = open_runtime(tiny(), device="cpu")
+    batch = frames(3)
+    together, alone = runtime.predict(batch), runtime.predict(batch[1:2])
+    np.testing.assert_allclose(together.boxes[1], alone.boxes[0], rtol=1e-4, atol=1e-4)
+
+
+def test_an_empty_batch_gives_empty_arrays(tiny):
+    given = open_runtime(tiny(), device="cpu").predict(frames(0))
+    assert given.boxes.shape[0] == given.scores.shape[0] == 0
+    assert given.boxes.shape[2:] == (4,)
+    assert given.scores.shape[2:] == (3,)
+
+
+def test_only_norms_straight_after_their_own_convolution_are_folded(tiny):
+    _, network = read_network(tiny())
+    twin = fused(network, (48, 64))
+    left = {name for name, m in twin.detector.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert left == {"before", "twice_norm", "late"}
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in network.modules()) == 5  # the original is untouched
+    given, wanted = (n(torch.from_numpy(frames(2))) for n in (twin, network))
+    assert torch.allclose(given[0], wanted[0], rtol=1e-4, atol=1e-3)
+
+
+class Forked(nn.Module):
+    """A convolution whose output is also used before its norm: folding would change the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+        self.norm.running_mean.fill_(3.0)
+
+    def forward(self, given):
+        x = self.conv(given.permute(0, 3, 1, 2).float())
+        both = self.norm(x) + x
+        return both, both
+
+
+def test_a_network_that_folding_would_change_is_left_alone():
+    network = Forked().eval()
+    assert fused(network, (8, 8)) is network
+
+
+def test_weights_that_do_not_fit_their_model_are_named(tiny):
+    path = tiny(categories=Categories.from_names(["a", "b"]))
+    with pytest.raises(
+        WeightsError, match=r"tiny\.safetensors: .*2 of another shape \(head\.bias \(7,\) instead of \(6,\)"
+    ):
+        open_runtime(path)
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "words"),
+    [
+        ("yola", {}, "did you mean yolo"),
+        ("yolo", {}, "cannot be built"),
+        ("yolo", {"anchors": 5}, "cannot be built"),
+        ("yolo", {"anchors": [[[1, 2]]], "strides": [8], "backbone": "none"}, "none"),
+    ],
+)
+def test_a_card_whose_model_cannot_be_built_is_told(tiny, model, config, words):
+    with pytest.raises(WeightsError, match=words) as error:
+        open_runtime(tiny(model=model, config=config))
+    assert "tiny.safetensors" in str(error.value)
+
+
+def test_a_runtime_that_does_not_fit_the_file_is_refused(tiny):
+    with pytest.raises(WeightsError, match="detseg export"):
+        open_runtime(tiny(), runtime="onnx")
+    with pytest.raises(ValueError, match="openvinoo"):
+        open_runtime(tiny(), runtime="openvinoo")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "cpu:1", "cuda:x", "mps:7"])
+def test_a_device_that_is_not_there_is_told(device):
+    with pytest.raises(DetsegError, match=f"no device '{device}'"):
+        choose_device(device)
+
+
+def test_auto_takes_a_gpu_where_there_is_one():
+    assert choose_device("auto") == ("cuda" if torch.cuda.is_available() else choose_device("cpu"))
