@@ -1,4 +1,4 @@
-"""Colour and flip recipes on albumentations, by name. Boxes move with the pixels; the same seed gives the same picture."""
+"""Colour and flip recipes on albumentations, by name. Boxes move with the pixels; a seed gives one picture."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ class Recipe:
     """A named list of albumentations transforms, applied to one sample with one generator."""
 
     def __init__(self, name: RecipeName, *, flip_vertical: bool = False) -> None:
+        self.name = name
+        self._compose: Any = None
+        if name == "none":
+            return
         import albumentations as A  # 3 s to import: only where training pictures are made
 
-        self.name = name
-        self._compose: Any = A.Compose(
+        self._compose = A.Compose(
             _transforms(A, name, flip_vertical),
             bbox_params=A.BboxParams(
                 format="pascal_voc", label_fields=["rows"], min_area=0, min_visibility=0, clip=True
@@ -32,7 +35,7 @@ class Recipe:
 
     def __call__(self, sample: Sample, rng: Generator) -> Sample:
         """The sample after the recipe's transforms."""
-        if self.name == "none":
+        if self._compose is None:
             return sample
         self._compose.set_random_seed(int(rng.integers(2**31)))
         rows = np.arange(len(sample.boxes))
@@ -44,8 +47,6 @@ class Recipe:
 
 def _transforms(A: Any, name: RecipeName, flip_vertical: bool) -> list[Any]:
     flips = [A.HorizontalFlip(p=0.5)] + ([A.VerticalFlip(p=0.5)] if flip_vertical else [])
-    if name == "none":
-        return []
     if name == "light":
         return [*flips, A.RandomBrightnessContrast(0.15, 0.15, p=0.5)]
     colour = [

@@ -56,7 +56,7 @@ def lay(
     if right <= left or bottom <= top:
         return sample.select(np.zeros(len(sample.boxes), np.bool_))
     # pixel i covers i .. i + 1, its centre is i + 0.5: hence the half pixels
-    matrix = np.float64([[sx, 0, ox - left + 0.5 * sx - 0.5], [0, sy, oy - top + 0.5 * sy - 0.5]])
+    matrix = np.array([[sx, 0, ox - left + 0.5 * sx - 0.5], [0, sy, oy - top + 0.5 * sy - 0.5]])
     frame[top:bottom, left:right] = cv2.warpAffine(
         sample.image,
         matrix,
@@ -64,15 +64,13 @@ def lay(
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    moved = sample.boxes * np.float32([sx, sy, sx, sy]) + np.float32([ox, oy, ox, oy])
+    moved = sample.boxes * np.array([sx, sy, sx, sy], np.float32) + np.array([ox, oy, ox, oy], np.float32)
     return _seen(replace(sample, image=frame, boxes=moved), Window(left, top, right, bottom))
 
 
 def _seen(sample: Sample, window: Window) -> Sample:
-    bounds = np.float32([window.x0, window.y0]), np.float32([window.x1, window.y1])
-    cut = np.concatenate(
-        [np.clip(sample.boxes[:, :2], *bounds), np.clip(sample.boxes[:, 2:], *bounds)], axis=1
-    )
+    bounds = np.array([[window.x0, window.y0], [window.x1, window.y1]], np.float32)
+    cut = np.concatenate([np.clip(sample.boxes[:, :2], *bounds), np.clip(sample.boxes[:, 2:], *bounds)], axis=1)
     whole = np.maximum(box_geometry.area(sample.boxes), 1e-6)
     ignored = sample.ignored | (box_geometry.area(cut) / whole < MIN_VISIBLE)
     return replace(sample, boxes=cut, ignored=ignored).select(~box_geometry.is_degenerate(cut, 1.0))

@@ -67,9 +67,7 @@ def entry(name: str) -> Entry:
     return CATALOG[name]
 
 
-def build(
-    name: str, config: Mapping[str, Any], num_classes: int, *, backbone_weights: str | None = None
-) -> Detector:
+def build(name: str, config: Mapping[str, Any], num_classes: int, *, backbone_weights: str | None = None) -> Detector:
     """The detector `name` with the config of a checkpoint, with random weights (or the backbone's own)."""
     module = import_module(f"detseg.detectors.{entry(name).module}")
     settings = module.config_from_json({**config, "num_classes": num_classes})

@@ -43,6 +43,10 @@ from detseg.results import RawDetections
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]  # scale -> priors -> (w, h) pixels of the frame
 
+V2_ANCHORS: Anchors = (  # YOLOv2's clusters on VOC, 32 times their 1.32 x 1.73 ... 11.24 x 10.01 cells
+    ((42.3, 55.4), (102.2, 128.3), (161.8, 259.2), (303.1, 154.9), (359.6, 320.2)),
+)
+
 
 @dataclass(frozen=True)
 class YOLOConfig:
@@ -70,9 +74,7 @@ class YOLOConfig:
 
     def __post_init__(self) -> None:
         if len(self.anchors) != len(self.strides):
-            raise ValueError(
-                f"{len(self.strides)} strides need as many groups of anchors, got {len(self.anchors)}"
-            )
+            raise ValueError(f"{len(self.strides)} strides need as many groups of anchors, got {len(self.anchors)}")
         if len({len(group) for group in self.anchors}) != 1:
             raise ValueError("every scale needs the same number of anchors")
 
@@ -86,9 +88,7 @@ class YOLO(Detector):
         self.backbone = backbone
         self.neck = Neck([spec.channels for spec in in_specs], config.neck_channels)
         per_scale = len(config.anchors[0])
-        self.heads = nn.ModuleList(
-            Head(config.neck_channels, per_scale, config.num_classes) for _ in config.strides
-        )
+        self.heads = nn.ModuleList(Head(config.neck_channels, per_scale, config.num_classes) for _ in config.strides)
         for i, group in enumerate(config.anchors):
             self.register_buffer(f"anchors{i}", torch.tensor(group, dtype=torch.float32), persistent=False)
 
@@ -123,9 +123,7 @@ class YOLO(Detector):
         count = max(1, sum(len(match.truth) for match in matches))
         parts = [
             self._losses_at(raw.float(), anchors, stride, truths, match)
-            for raw, anchors, stride, match in zip(
-                raws, self.anchors, self.config.strides, matches, strict=True
-            )
+            for raw, anchors, stride, match in zip(raws, self.anchors, self.config.strides, matches, strict=True)
         ]
         weights = (self.config.box_weight, self.config.objectness_weight, self.config.class_weight)
         totals = [
@@ -212,9 +210,7 @@ class Truths(NamedTuple):
     @property
     def xywh(self) -> Tensor:
         """(T, 4) centres and sizes."""
-        return torch.cat(
-            [(self.boxes[:, :2] + self.boxes[:, 2:]) / 2, self.boxes[:, 2:] - self.boxes[:, :2]], dim=1
-        )
+        return torch.cat([(self.boxes[:, :2] + self.boxes[:, 2:]) / 2, self.boxes[:, 2:] - self.boxes[:, :2]], dim=1)
 
     @classmethod
     def of(cls, targets: list[Target]) -> Truths:
@@ -236,9 +232,7 @@ class Match(NamedTuple):
     col: Tensor
 
 
-def decode(
-    t: Tensor, cells: Tensor, priors: Tensor, stride: int, how: Literal["exp", "bounded"] = "exp"
-) -> Tensor:
+def decode(t: Tensor, cells: Tensor, priors: Tensor, stride: int, how: Literal["exp", "bounded"] = "exp") -> Tensor:
     """Raw (..., 4) t_x, t_y, t_w, t_h -> (..., 4) xyxy pixels; `cells` (col, row) corners, `priors` (w, h) pixels.
 
     "exp": b_xy = (sigmoid(t_xy) + c_xy) * stride, b_wh = p_wh * exp(t_wh) (v2 sec. 2, fig. 3).
@@ -246,9 +240,7 @@ def decode(
     """
     if how == "exp":
         xy = t[..., :2].sigmoid()
-        wh = (
-            t[..., 2:4].clamp(max=8.0).exp()
-        )  # e^8 priors is more than any picture; a wild t must not overflow
+        wh = t[..., 2:4].clamp(max=8.0).exp()  # e^8 priors is more than any picture; a wild t must not overflow
     else:
         squashed = t.sigmoid()
         xy = squashed[..., :2] * 2 - 0.5
@@ -282,9 +274,7 @@ def assign_neighbours(
     centre = xywh[truth, :2] / stride
     cell = centre.floor()
     side = torch.where(centre - cell < 0.5, -1.0, 1.0)  # towards the nearer neighbour
-    steps = torch.stack(
-        [torch.zeros_like(side), side * side.new_tensor([1, 0]), side * side.new_tensor([0, 1])]
-    )
+    steps = torch.stack([torch.zeros_like(side), side * side.new_tensor([1, 0]), side * side.new_tensor([0, 1])])
     col_row = (cell[None] + steps).reshape(-1, 2)
     inside = (col_row >= 0).all(dim=1) & (col_row < col_row.new_tensor([cols, rows])).all(dim=1)
     col, row = col_row[inside].long().unbind(dim=1)
@@ -341,9 +331,7 @@ class Head(nn.Module):
         self.mix = Separable(channels)
         self.predict = nn.Conv2d(channels, anchors * (5 + classes), 1)
         bias = torch.zeros(self.shape)
-        bias[
-            :, 4
-        ] = -5.0  # few cells hold an object: start near Pr(object) = 0.007, else background drowns the rest
+        bias[:, 4] = -5.0  # few cells hold an object: start near Pr(object) = 0.007, else background drowns the rest
         bias[:, 5:] = -2.0
         nn.init.normal_(self.predict.weight, std=0.01)
         self.predict.bias = nn.Parameter(bias.reshape(-1))
@@ -358,9 +346,7 @@ class Separable(nn.Sequential):
     """5x5 depthwise then 1x1 convolution, each with batch norm: a large view for few operations."""
 
     def __init__(self, channels: int, stride: int = 1) -> None:
-        super().__init__(
-            conv_bn(channels, channels, 5, stride=stride, groups=channels), conv_bn(channels, channels, 1)
-        )
+        super().__init__(conv_bn(channels, channels, 5, stride=stride, groups=channels), conv_bn(channels, channels, 1))
 
 
 class PooledContext(nn.Module):
@@ -392,14 +378,12 @@ def build(config: YOLOConfig, *, backbone_weights: str | None = None) -> YOLO:
     return YOLO(config, backbone, backbone.features)
 
 
-def configure(
-    num_classes: int, options: Mapping[str, Any], anchors: Callable[[int], Any] | None
-) -> YOLOConfig:
+def configure(num_classes: int, options: Mapping[str, Any], anchors: Callable[[int], Any] | None) -> YOLOConfig:
     """The config for new data: `options` over the defaults, and priors from `anchors(count)` where it is given.
 
     `anchors(k)` answers (k, 2) widths and heights in pixels of the frame, smallest first; they are shared out over
-    the scales, the smallest to the finest (v3 sec. 2.3). The option `anchors_per_scale` says how many each gets.
-    Raises DetsegError for an unknown option.
+    the scales, the smallest to the finest (v3 sec. 2.3); it answers None when it cannot, and the priors stay as they
+    are. The option `anchors_per_scale` says how many each scale gets. Raises DetsegError for an unknown option.
     """
     settings = dict(options)
     per_scale = int(settings.pop("anchors_per_scale", 3))
@@ -408,10 +392,12 @@ def configure(
     if unknown:
         raise DetsegError(f"YOLO has no option {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
     strides = tuple(settings.get("strides", YOLOConfig.strides))
-    if anchors is not None and "anchors" not in settings:
-        sizes = [(round(float(w), 1), round(float(h), 1)) for w, h in anchors(per_scale * len(strides))]
+    found = anchors(per_scale * len(strides)) if anchors is not None and "anchors" not in settings else None
+    if found is not None:
+        sizes = [(round(float(w), 1), round(float(h), 1)) for w, h in found]
         settings["anchors"] = [sizes[i * per_scale : (i + 1) * per_scale] for i in range(len(strides))]
-    settings.setdefault("anchors", YOLOConfig.anchors)
+    fallback = V2_ANCHORS if strides == (32,) and per_scale == 5 else YOLOConfig.anchors
+    settings.setdefault("anchors", fallback)
     try:
         return config_from_json({**settings, "strides": strides, "num_classes": num_classes})
     except (TypeError, ValueError) as error:
@@ -431,7 +417,7 @@ def config_to_json(config: YOLOConfig) -> dict[str, Any]:
 
 def _keep_best(grid: Tensor, where: tuple[Tensor, ...], values: Tensor) -> None:
     """Writes `values` into `grid` at `where`; a cell named several times keeps its largest, whatever the order."""
-    n, a, r, c = grid.shape
+    _, a, r, c = grid.shape
     image, anchor, row, col = where
     flat = ((image * a + anchor) * r + row) * c + col
     grid.view(-1).scatter_reduce_(0, flat, values.to(grid.dtype), reduce="amax")

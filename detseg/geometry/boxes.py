@@ -55,7 +55,7 @@ def clip(boxes: Boxes, hw: tuple[int, int]) -> Boxes:
 def is_degenerate(boxes: Boxes, min_side: float = 1.0) -> NDArray[np.bool_]:
     """(n, 4) -> (n,) True where a side is shorter than `min_side` pixels (or not a number)."""
     sides = boxes[:, 2:] - boxes[:, :2]
-    return ~(sides >= min_side).all(axis=1)
+    return np.asarray(~(sides >= min_side).all(axis=1))
 
 
 def intersection(a: Boxes, b: Boxes) -> NDArray[np.floating[Any]]:

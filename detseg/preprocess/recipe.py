@@ -37,7 +37,7 @@ class Preprocess:
 
     def normalise(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, H, W, 3) uint8 frames -> (N, 3, H, W) float32, as the network sees them."""
-        scaled = (frames.astype(np.float32) - np.float32(self.mean)) / np.float32(self.std)
+        scaled = (frames.astype(np.float32) - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
@@ -49,7 +49,7 @@ def lay_in(image: NDArray[np.uint8], placement: Placement, fill: int = 114) -> F
         # INTER_AREA averages every source pixel when shrinking much; linear is as good and faster near 1:1
         far = image.shape[0] > 2 * content_h or image.shape[1] > 2 * content_w
         how = cv2.INTER_AREA if shrinks and far else cv2.INTER_LINEAR
-        image = cv2.resize(image, (content_w, content_h), interpolation=how)
+        image = np.asarray(cv2.resize(image, (content_w, content_h), interpolation=how), np.uint8)
     if image.shape[:2] == placement.frame_hw:
         return np.ascontiguousarray(image)
     left, top = round(placement.offset_xy[0]), round(placement.offset_xy[1])

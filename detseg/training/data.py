@@ -118,10 +118,7 @@ class EpochBatches(Sampler[list[Ticket]]):
             side = self._side(rng, plain)
             chosen = order[i * config.batch : (i + 1) * config.batch]
             in_mosaic = rng.random(len(chosen)) < (0 if plain or config.augment == "none" else config.mosaic)
-            yield [
-                Ticket(self.epoch, int(j), (side, side), bool(m))
-                for j, m in zip(chosen, in_mosaic, strict=True)
-            ]
+            yield [Ticket(self.epoch, int(j), (side, side), bool(m)) for j, m in zip(chosen, in_mosaic, strict=True)]
 
     def _side(self, rng: np.random.Generator, plain: bool) -> int:
         draw = rng.uniform(1 - self.config.multi_scale, 1 + self.config.multi_scale)
@@ -133,8 +130,7 @@ def collate(answers: list[tuple[Sample | None, list[str], list[ImageError]]]) ->
     samples = [sample for sample, _, _ in answers if sample is not None]
     frames = np.stack([s.image for s in samples]) if samples else np.zeros((0, 32, 32, 3), np.uint8)
     targets = [
-        Target(torch.from_numpy(s.boxes), torch.from_numpy(s.labels), torch.from_numpy(s.ignored))
-        for s in samples
+        Target(torch.from_numpy(s.boxes), torch.from_numpy(s.labels), torch.from_numpy(s.ignored)) for s in samples
     ]
     files = [name for sample, names, _ in answers if sample is not None for name in names]
     return Batch(torch.from_numpy(frames), targets, files, [e for _, _, errors in answers for e in errors])
@@ -144,7 +140,7 @@ def loader(dataset: TrainingSet, batches: EpochBatches, workers: int) -> DataLoa
     """The loader of a run; worker processes stay alive between epochs."""
     return DataLoader(
         dataset,
-        batch_sampler=batches,  # type: ignore[arg-type]  # it yields tickets where torch's stubs expect indices
+        batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
         persistent_workers=workers > 0,

@@ -88,7 +88,7 @@ class Trainer:
         config = self.config
         fabric = Fabric(accelerator=_accelerator(config.device), devices=1, precision=config.precision)
         torch.manual_seed(config.seed)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.model, config)
         self.network: Any
         self.network, optimizer = fabric.setup(self.model, self.optimizer)
@@ -111,9 +111,7 @@ class Trainer:
         return state
 
     def _epoch(self, fabric: Fabric, optimizer: Any, feed: Any, epoch: int, steps: int) -> EpochDone:
-        torch.manual_seed(
-            self.config.seed * 100_003 + epoch
-        )  # whatever draws in the model: the same after a resume
+        torch.manual_seed(self.config.seed * 100_003 + epoch)  # whatever draws in the model: the same after a resume
         self.model.train()
         started = time.perf_counter()
         sums: dict[str, float] = {}
@@ -125,22 +123,16 @@ class Trainer:
             if not len(batch.frames):
                 continue
             lr = self._set_rate(epoch * steps + i, steps)
-            losses = self._step(
-                fabric, optimizer, batch, last=(i + 1) % self.config.accumulate == 0 or i + 1 == steps
-            )
+            losses = self._step(fabric, optimizer, batch, last=(i + 1) % self.config.accumulate == 0 or i + 1 == steps)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value * len(batch.frames)
             pictures += len(batch.frames)
             self.report(StepDone(epoch, i + 1, steps, sum(losses.values())))
         if not pictures:
-            raise DataError(
-                f"{self.data.truth.root}: not one picture could be read; the first: {unreadable[0]}"
-            )
+            raise DataError(f"{self.data.truth.root}: not one picture could be read; the first: {unreadable[0]}")
         means = {name: value / pictures for name, value in sums.items()}
         seconds = time.perf_counter() - started
-        return EpochDone(
-            epoch, self.config.epochs, means, lr, seconds, pictures, unreadable=tuple(unreadable)
-        )
+        return EpochDone(epoch, self.config.epochs, means, lr, seconds, pictures, unreadable=tuple(unreadable))
 
     def _step(self, fabric: Fabric, optimizer: Any, batch: Batch, *, last: bool) -> Metrics:
         images = normalised(batch.frames.to(fabric.device), self.preprocess)
@@ -151,9 +143,7 @@ class Trainer:
         fabric.backward(total / self.config.accumulate)
         if last:
             if self.config.clip_norm:
-                fabric.clip_gradients(
-                    self.network, optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
-                )
+                fabric.clip_gradients(self.network, optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if self.average is not None:
@@ -229,6 +219,4 @@ def _check_finite(losses: Metrics, files: list[str]) -> None:
 
 
 def _accelerator(device: str) -> str:
-    return {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "gpu": "cuda", "mps": "mps"}.get(
-        device.split(":")[0], device
-    )
+    return {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "gpu": "cuda", "mps": "mps"}.get(device.split(":")[0], device)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def cosine_factor(step: int, total: int, warmup: int, final: float) -> float:
-    """What the base rate is multiplied with at `step` of `total`: linear up to 1, then half a cosine down to `final`."""
+    """The factor of the base rate at `step` of `total`: linear up to 1, then half a cosine down to `final`."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(1, total - warmup)

@@ -6,6 +6,7 @@ import platform
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 
 from detseg import checkpoints
 from detseg.annotations import AnnotationSet
-from detseg.annotations.formats import load as load_truth
 from detseg.annotations.anchors import Anchors, kmeans_anchors, sizes_in_frame
+from detseg.annotations.formats import load as load_truth
 from detseg.checkpoints import Card
 from detseg.detectors import catalog
 from detseg.detectors.contract import Detector
@@ -34,9 +35,7 @@ class Prepared:
     model: Detector
     card: Card
     anchors: Anchors | None
-    left_random: tuple[
-        str, ...
-    ] = ()  # tensors that a checkpoint of another kind of model or data did not fill
+    left_random: tuple[str, ...] = ()  # tensors that a checkpoint of another kind of model or data did not fill
 
 
 def prepare(config: TrainConfig, command: str) -> Prepared:
@@ -50,8 +49,11 @@ def prepare(config: TrainConfig, command: str) -> Prepared:
     module = import_module(f"detseg.detectors.{entry.module}")
     found: list[Anchors] = []
 
-    def anchors(count: int) -> NDArray[np.float64]:
-        found.append(_anchors(truth, config, count))
+    def anchors(count: int) -> NDArray[np.float64] | None:
+        sizes = sizes_in_frame(truth, (config.imgsz, config.imgsz))
+        if len(sizes) < count:  # too few boxes for as many clusters: the model keeps its own
+            return None
+        found.append(kmeans_anchors(sizes, count, config.seed))
         return found[0].wh
 
     options = {"backbone": config.backbone, **entry.options, **config.options}
@@ -106,13 +108,6 @@ def _first_split(data: str, asked: str | None, usual: tuple[str, ...]) -> Annota
     return load_truth(data)
 
 
-def _anchors(truth: AnnotationSet, config: TrainConfig, count: int) -> Anchors:
-    try:
-        return kmeans_anchors(sizes_in_frame(truth, (config.imgsz, config.imgsz)), count, config.seed)
-    except ValueError as error:
-        raise DataError(f"{config.data}: {error}; use --anchors model to keep the model's own") from error
-
-
 def _start_from(model: Detector, weights: str) -> tuple[str, ...]:
     """Copies every tensor that fits; returns the names of those left as they were."""
     _, state = checkpoints.load(weights)
@@ -126,16 +121,14 @@ def provenance(config: TrainConfig, truth: AnnotationSet, command: str) -> dict[
     """Where a checkpoint comes from: data, command, settings, versions, machine."""
     return {
         "data": {
-            "path": config.data,
+            "name": Path(config.data).name,
             "fingerprint": truth.fingerprint(),
             "pictures": len(truth),
             "objects": len(truth.boxes),
         },
         "command": command,
-        "settings": config.model_dump(),
-        "versions": {
-            name: version(name) for name in ("detseg", "torch", "torchvision", "albumentations", "numpy")
-        },
+        "settings": config.model_dump(exclude={"data"}),
+        "versions": {name: version(name) for name in ("detseg", "torch", "torchvision", "albumentations", "numpy")},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
         + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"),
     }

@@ -1,0 +1,85 @@
+"""Oracle: the pixels themselves. A bright rectangle is laid into frames; its box must be where its pixels are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detseg.augment.layouts import jittered, mosaic
+from detseg.augment.recipes import RECIPES, Recipe
+from detseg.augment.sample import Sample
+
+
+def picture(hw: tuple[int, int], box: tuple[int, int, int, int]) -> Sample:
+    """A black picture with one white rectangle, and its box."""
+    image = np.zeros((*hw, 3), np.uint8)
+    x0, y0, x1, y1 = box
+    image[y0:y1, x0:x1] = 255
+    return Sample(image, np.float32([box]), np.int64([5]), np.bool_([False]))
+
+
+def bright_box(frame: np.ndarray) -> list[float]:
+    """The box of the pixels that are more than half white (the empty frame is 114)."""
+    rows, cols = np.nonzero(frame.min(axis=2) > 160)
+    return [cols.min(), rows.min(), cols.max() + 1, rows.max() + 1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_jittered_box_is_where_its_pixels_are(seed):
+    out = jittered(picture((120, 200), (60, 30, 150, 90)), (160, 160), np.random.default_rng(seed))
+    assert out.image.shape == (160, 160, 3)
+    assert len(out.boxes) == 1
+    np.testing.assert_allclose(out.boxes[0], bright_box(out.image), atol=1.5)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_each_box_of_a_mosaic_is_where_its_pixels_are(seed):
+    rng = np.random.default_rng(seed)
+    blank = Sample(
+        np.zeros((100, 80, 3), np.uint8),
+        np.zeros((0, 4), np.float32),
+        np.zeros(0, np.int64),
+        np.zeros(0, bool),
+    )
+    for place in range(4):
+        parts = [blank] * 4
+        parts[place] = picture((90, 130), (20, 15, 110, 80))
+        out = mosaic(parts, (160, 192), rng)
+        if len(out.boxes):
+            np.testing.assert_allclose(out.boxes[0], bright_box(out.image), atol=1.5)
+        else:
+            assert (out.image.min(axis=2) > 160).sum() < 300
+
+
+def test_what_is_hardly_visible_is_ignored_and_what_is_gone_is_dropped():
+    out = [
+        jittered(picture((100, 100), (0, 0, 40, 100)), (64, 64), np.random.default_rng(s), zoom=(2.5, 2.5))
+        for s in range(60)
+    ]
+    assert any(len(o.boxes) == 0 for o in out)
+    assert any(o.ignored.any() for o in out)
+    assert any(len(o.boxes) and not o.ignored.any() for o in out)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_move_boxes_with_pixels_and_repeat_by_seed(name):
+    recipe = Recipe(name, flip_vertical=True)
+    sample = picture((96, 128), (10, 20, 70, 50))
+    for seed in range(6):
+        out = recipe(sample, np.random.default_rng(seed))
+        again = recipe(sample, np.random.default_rng(seed))
+        np.testing.assert_array_equal(out.image, again.image)
+        np.testing.assert_array_equal(out.boxes, again.boxes)
+        bright = out.image.mean(axis=2) > 110
+        rows, cols = np.nonzero(bright)
+        np.testing.assert_allclose(out.boxes[0], [cols.min(), rows.min(), cols.max() + 1, rows.max() + 1], atol=3)
+        assert out.labels.tolist() == [5]
+
+
+def test_nothing_is_changed_in_place():
+    sample = picture((60, 60), (10, 10, 30, 30))
+    before = sample.image.copy(), sample.boxes.copy()
+    for layout in (lambda r: jittered(sample, (64, 64), r), lambda r: mosaic([sample] * 4, (64, 64), r)):
+        Recipe("standard")(layout(np.random.default_rng(0)), np.random.default_rng(1))
+    np.testing.assert_array_equal(sample.image, before[0])
+    np.testing.assert_array_equal(sample.boxes, before[1])

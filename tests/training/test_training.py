@@ -1,0 +1,237 @@
+"""Whole small runs: the same numbers whatever the workers and however often interrupted; faults are named."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from detseg.annotations.formats import load as load_truth
+from detseg.annotations.sample import write_sample
+from detseg.checkpoints import load, read_card
+from detseg.errors import DataError, DetsegError
+from detseg.training.config import TrainConfig
+from detseg.training.data import EpochBatches, TrainingSet, collate
+from detseg.training.folder import RunFolder
+from detseg.training.loop import NonFiniteLoss, Trainer
+from detseg.training.setup import prepare
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory) -> Path:
+    return write_sample(tmp_path_factory.mktemp("shapes"), format="voc", images=20, seed=1, hw=(96, 128))
+
+
+def small(data: Path, **changes) -> TrainConfig:
+    values = {
+        "data": str(data), "imgsz": 64, "epochs": 3, "batch": 8, "workers": 0, "eval_every": 1, "warmup_epochs": 0.5,
+        "options": {"neck_channels": 16}, "backbone_weights": None, "freeze_stages": 0, "freeze_bn": False,
+    }  # fmt: skip
+    return TrainConfig(**{**values, **changes})
+
+
+def run(config: TrainConfig, folder: Path, validate=None, stop_after: int | None = None):
+    prepared = prepare(config, "detseg train")
+
+    class Stop(Exception):
+        pass
+
+    def report(event):
+        if stop_after is not None and type(event).__name__ == "EpochDone" and event.epoch + 1 == stop_after:
+            raise Stop
+
+    trainer = Trainer(
+        model=prepared.model,
+        preprocess=prepared.card.preprocess,
+        data=TrainingSet(prepared.truth, config, prepared.card.preprocess),
+        config=config,
+        folder=RunFolder(folder, prepared.card),
+        validate=validate or (lambda model: {"ap": 0.5}),
+        report=report,
+    )
+    with suppress(Stop):
+        trainer.run()
+    return prepared.model.state_dict()
+
+
+def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(shapes, tmp_path):
+    whole = run(small(shapes), tmp_path / "whole")
+    run(small(shapes), tmp_path / "parts", stop_after=1)
+    parts = run(small(shapes), tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    for which in ("whole", "parts"):
+        with open(tmp_path / which / "results.csv", newline="") as file:
+            assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+        assert (tmp_path / which / "curves.png").stat().st_size > 1000
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(shapes):
+    from detseg.training.data import loader
+
+    config = small(shapes, mosaic=0.5)
+    truth = load_truth(shapes, "train")
+    preprocess = prepare(config, "x").card.preprocess
+    runs = []
+    for workers in (0, 2):
+        batches = EpochBatches(len(truth), config)
+        batches.epoch = 1
+        runs.append(list(loader(TrainingSet(truth, config, preprocess), batches, workers)))
+    for alone, shared in zip(*runs, strict=True):
+        assert torch.equal(alone.frames, shared.frames)
+        assert alone.files == shared.files
+        for a, b in zip(alone.targets, shared.targets, strict=True):
+            assert torch.equal(a.boxes, b.boxes)
+
+
+def test_every_picture_comes_once_an_epoch_and_epochs_differ():
+    config = TrainConfig(data="x", batch=4)
+    batches = EpochBatches(17, config)
+    seen = [[t.picture for batch in batches for t in batch]]
+    batches.epoch = 1
+    seen.append([t.picture for batch in batches for t in batch])
+    assert len(set(seen[0])) == len(seen[0]) == 16  # one left over is less than half a batch
+    assert seen[0] != seen[1]
+
+
+def test_the_best_weights_are_kept_with_their_numbers(shapes, tmp_path):
+    scores = iter([0.1, 0.4, 0.3])
+    run(small(shapes), tmp_path, validate=lambda model: {"ap": next(scores)})
+    best, last = (read_card(tmp_path / "weights" / f"{which}.safetensors") for which in ("best", "last"))
+    assert (best.training["epoch"], best.training["metrics"]) == (2, {"ap": 0.4})
+    assert (last.training["epoch"], last.training["metrics"]) == (3, {"ap": 0.3})
+    assert best.training["data"]["pictures"] == 16
+    _, state = load(tmp_path / "weights" / "best.safetensors")
+    assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_a_run_stops_when_it_does_not_get_better(shapes, tmp_path):
+    calls = []
+    run(
+        small(shapes, epochs=10, patience=2),
+        tmp_path,
+        validate=lambda m: calls.append(1) or {"ap": 0.5 - 0.1 * len(calls)},
+    )
+    assert len(calls) == 3  # the first is the best, two without gain
+
+
+def test_a_loss_that_is_not_finite_names_itself_and_the_pictures(shapes, tmp_path, monkeypatch):
+    from detseg.detectors.yolo import YOLO
+
+    plain = YOLO.losses
+    monkeypatch.setattr(
+        YOLO, "losses", lambda *a: {**plain(*a), "class": torch.tensor(float("nan"), requires_grad=True)}
+    )
+    with pytest.raises(NonFiniteLoss, match=r"class = nan; pictures of the batch: .*\.jpg"):
+        run(small(shapes), tmp_path)
+
+
+def test_frozen_stages_stay_and_the_rest_learns(shapes, tmp_path):
+    config = small(shapes, epochs=1, freeze_stages=2, freeze_bn=True)
+    before = {name: value.clone() for name, value in prepare(config, "x").model.state_dict().items()}
+    after = run(config, tmp_path)
+    model = prepare(config, "x").model
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen
+    for name, p in model.named_parameters():
+        assert torch.equal(before[name], after[name]) != p.requires_grad, name
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_and_named(shapes, tmp_path):
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(shapes, data)
+    truth = load_truth(data, "train")
+    truth.image_path(3).write_bytes(b"no picture")
+    config = small(data, mosaic=0.0)
+    batch_list = list(EpochBatches(len(truth), config))
+    dataset = TrainingSet(truth, config, prepare(config, "x").card.preprocess)
+    batches = [collate([dataset[ticket] for ticket in tickets]) for tickets in batch_list]
+    errors = [e for b in batches for e in b.unreadable]
+    assert [e.path for e in errors] == [truth.image_path(3)]
+    assert sum(len(b.frames) for b in batches) == len(truth) - 1
+    assert all(len(b.frames) == len(b.targets) for b in batches)
+
+
+def test_ignored_truth_reaches_the_model_as_ignored(shapes):
+    from dataclasses import replace
+
+    truth = load_truth(shapes, "train")
+    truth = replace(truth, difficult=np.ones(len(truth.boxes), bool))
+    config = small(shapes, augment="none", mosaic=0.0)
+    dataset = TrainingSet(truth, config, prepare(config, "x").card.preprocess)
+    tickets = next(iter(EpochBatches(len(truth), config)))
+    batch = collate([dataset[t] for t in tickets])
+    flags = torch.cat([t.ignored for t in batch.targets])
+    assert len(flags)
+    assert flags.all()
+
+
+def test_a_configuration_goes_out_and_comes_in_and_mistakes_are_named(tmp_path):
+    config = TrainConfig(data="d", imgsz=96, options={"box_loss": "giou"})
+    config.save(tmp_path / "config.yaml")
+    assert TrainConfig.load(tmp_path / "config.yaml") == config
+    assert TrainConfig.load(tmp_path / "config.yaml", epochs=2).epochs == 2
+    (tmp_path / "bad.yaml").write_text("data: d\nepochs: none\nlrr: 1\n")
+    with pytest.raises(DetsegError, match=r"epochs: .*; lrr: "):
+        TrainConfig.load(tmp_path / "bad.yaml")
+
+
+def test_data_without_any_object_is_refused(tmp_path):
+    import json
+
+    from PIL import Image
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.jpg")
+    coco = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 64, "height": 64}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (tmp_path / "train.json").write_text(json.dumps(coco))
+    with pytest.raises(DataError, match="no object to learn from"):
+        prepare(small(tmp_path / "train.json"), "x")
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends(shapes, tmp_path):
+    """kill -9 in the middle of an epoch, then --resume: the rest of the epochs are done, and the command says so."""
+    out = tmp_path / "run"
+    words = [sys.executable, "-m", "detseg.cli.main", "train"]
+    options = [
+        "--imgsz",
+        "64",
+        "--epochs",
+        "4",
+        "--batch",
+        "4",
+        "--workers",
+        "1",
+        "--out",
+        str(out),
+        "--option",
+        "neck_channels=16",
+    ]
+    process = subprocess.Popen([*words, str(shapes), *options], stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 240
+    while not (out / "state.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (out / "state.pt").exists()
+    done = subprocess.run([*words, "--resume", str(out)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1/4:" not in done.stderr
+    with open(out / "results.csv", newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
+    assert "best AP" in done.stdout
+    assert not list(out.rglob(".part-*.csv"))
