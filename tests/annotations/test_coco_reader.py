@@ -47,9 +47,7 @@ def as_pycocotools_reads(truth: AnnotationSet, file: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(file))
     assert sorted(truth.image_ids.tolist()) == sorted(coco.getImgIds())
-    assert truth.categories.to_json() == [
-        {"id": c["id"], "name": c["name"]} for c in coco.loadCats(coco.getCatIds())
-    ]
+    assert truth.categories.to_json() == [{"id": c["id"], "name": c["name"]} for c in coco.loadCats(coco.getCatIds())]
     for i, image_id in enumerate(truth.image_ids.tolist()):
         info = coco.imgs[image_id]
         assert Path(truth.image_files[i]).name == Path(info["file_name"]).name

@@ -49,12 +49,8 @@ def test_boxes_count_from_one_and_include_the_last_pixel(tmp_path: Path) -> None
 
 
 def test_a_body_part_is_not_an_object(tmp_path: Path) -> None:
-    part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></part>"
-    page(
-        tmp_path,
-        "a",
-        f"<object>{part}<name>person</name>" + obj("x", 5, 6, 50, 60)[len("<object><name>x</name>") :],
-    )
+    part = obj("head", 1, 1, 9, 9).replace("object>", "part>")
+    page(tmp_path, "a", obj("person", 5, 6, 50, 60).replace("<object>", f"<object>{part}"))
     truth = load(tmp_path)
     assert truth.categories.names == ("person",)
     assert truth.boxes.tolist() == [[4, 5, 50, 60]]
@@ -135,12 +131,8 @@ def test_entities_are_refused(tmp_path: Path) -> None:
     assert "entities" in truth.faults[0].message
 
 
-@pytest.mark.parametrize(
-    ("orientation", "hw"), [(1, (80, 100)), (3, (80, 100)), (6, (100, 80)), (8, (100, 80))]
-)
-def test_a_missing_size_is_that_of_the_upright_picture(
-    tmp_path: Path, orientation: int, hw: tuple[int, int]
-) -> None:
+@pytest.mark.parametrize(("orientation", "hw"), [(1, (80, 100)), (3, (80, 100)), (6, (100, 80)), (8, (100, 80))])
+def test_a_missing_size_is_that_of_the_upright_picture(tmp_path: Path, orientation: int, hw: tuple[int, int]) -> None:
     page(tmp_path, "a", obj("cat", 1, 1, 9, 9), wh=(0, 0))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -166,8 +158,7 @@ def test_blood_cells(data_dir: Path) -> None:
     }
     red = sets["train"].categories.index_of_name["RBC"]
     without = {
-        split: len(truth) - len(np.unique(truth.image_index[truth.labels == red]))
-        for split, truth in sets.items()
+        split: len(truth) - len(np.unique(truth.image_index[truth.labels == red])) for split, truth in sets.items()
     }
     assert without == {"train": 8, "val": 4, "test": 3}
 

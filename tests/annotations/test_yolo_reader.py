@@ -93,9 +93,7 @@ def test_bad_lines_are_left_out_and_told(tmp_path: Path) -> None:
 def test_lists_of_pictures(tmp_path: Path) -> None:
     picture(tmp_path / "set/images/a b.jpg", "0 0.5 0.5 0.5 0.5\n")
     picture(tmp_path / "set/images/c.jpg", "0 0.5 0.5 0.5 0.5\n")
-    (tmp_path / "set/train.txt").write_text(
-        f"./images/a b.jpg\nimages/gone.jpg\n{tmp_path}/set/images/c.jpg\n"
-    )
+    (tmp_path / "set/train.txt").write_text(f"./images/a b.jpg\nimages/gone.jpg\n{tmp_path}/set/images/c.jpg\n")
     file = describe(tmp_path, "path: set\ntrain: [train.txt, images]\nnames: [x]\n")
     truth = load(file, "train")
     assert truth.image_files == ("images/a b.jpg", "images/c.jpg")
