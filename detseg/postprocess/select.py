@@ -53,21 +53,20 @@ def select(boxes: NDArray[Any], scores: NDArray[Any], selection: Selection) -> S
     flat = scores.reshape(-1)
     # compared in single precision: a score equal to the threshold as written stays out on every runtime
     entries = np.flatnonzero(flat > np.float32(selection.conf))
+    entries = entries[_best(flat[entries], selection.top_k)]
     candidates, labels = np.divmod(entries, max(scores.shape[1], 1))
-    chosen = np.asarray(boxes)[candidates].astype(np.float32)
+    chosen, chosen_scores = np.asarray(boxes)[candidates].astype(np.float32), flat[entries]
     finite = np.isfinite(chosen).all(axis=1)
     if not finite.all():
-        entries, chosen, labels = entries[finite], chosen[finite], labels[finite]
-    best = _best(flat[entries], selection.top_k)
-    chosen, kept_scores, labels = chosen[best], flat[entries[best]], labels[best]
+        chosen, chosen_scores, labels = chosen[finite], chosen_scores[finite], labels[finite]
     if selection.classes is not None:
         labels = np.asarray(selection.classes, np.int64)[labels]
     if selection.agnostic:
-        stays = nms(chosen, kept_scores, selection.iou)
+        stays = nms(chosen, chosen_scores, selection.iou)
     else:
-        stays = class_aware_nms(chosen, kept_scores, labels, selection.iou)
+        stays = class_aware_nms(chosen, chosen_scores, labels, selection.iou)
     stays = stays[: selection.max_det]
-    return chosen[stays], kept_scores[stays], labels[stays].astype(np.int64)
+    return chosen[stays], chosen_scores[stays], labels[stays].astype(np.int64)
 
 
 def _best(scores: NDArray[np.float32], k: int) -> NDArray[np.intp]:

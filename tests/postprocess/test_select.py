@@ -1,0 +1,133 @@
+"""Oracle: a plain loop over candidates with torchvision's suppression, and invariants."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from detseg.postprocess import Selection, select
+
+CANDIDATES, CLASSES = 600, 5
+
+
+def network_output(seed: int, candidates: int = CANDIDATES, classes: int = CLASSES, sure: float = 0.02):
+    """Boxes anywhere in a 320 px frame; distinct scores, most of them near 0."""
+    rng = np.random.default_rng(seed)
+    centres, sides = rng.uniform(0, 320, (candidates, 2)), rng.uniform(10, 150, (candidates, 2))
+    boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1).astype(np.float32)
+    scores = rng.permutation(candidates * classes).reshape(candidates, classes) / (candidates * classes)
+    return boxes, np.where(rng.random(scores.shape) < sure, scores, scores * 0.01).astype(np.float32)
+
+
+def plainly(
+    boxes: np.ndarray, scores: np.ndarray, rule: Selection
+) -> list[tuple[float, int, tuple[float, ...]]]:
+    found = [
+        (float(scores[a, k]), k, a)
+        for a in range(len(boxes))
+        for k in range(scores.shape[1])
+        if scores[a, k] > np.float32(rule.conf) and (rule.classes is None or k in rule.classes)
+    ]
+    found = sorted(found, reverse=True)[: rule.top_k]
+    groups = [found] if rule.agnostic else [[f for f in found if f[1] == k] for k in range(scores.shape[1])]
+    stays = []
+    for group in groups:
+        where = torch.from_numpy(boxes[[f[2] for f in group]].reshape(-1, 4))
+        kept = torchvision.ops.nms(where, torch.tensor([f[0] for f in group]), rule.iou)
+        stays += [group[i] for i in kept.tolist()]
+    best = sorted(stays, reverse=True)[: rule.max_det]
+    return [(score, k, tuple(boxes[a].tolist())) for score, k, a in best]
+
+
+def as_rows(found: tuple[np.ndarray, np.ndarray, np.ndarray]) -> list[tuple[float, int, tuple[float, ...]]]:
+    boxes, scores, labels = found
+    assert (boxes.dtype, scores.dtype, labels.dtype) == (np.float32, np.float32, np.int64)
+    assert boxes.shape == (len(scores), 4)
+    return [
+        (s, k, tuple(b)) for b, s, k in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True)
+    ]
+
+
+RULES = [
+    Selection(),
+    Selection(conf=0.001, iou=0.6, max_det=100, top_k=500),
+    Selection(conf=0.0, top_k=30000, max_det=10000, iou=0.3),
+    Selection(conf=0.3, agnostic=True),
+    Selection(conf=0.1, classes=(3, 1)),
+    Selection(conf=0.1, max_det=3),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_equals_the_plain_loop(rule: Selection) -> None:
+    boxes, scores = network_output(1, sure=0.1)
+    expected = plainly(boxes, scores, rule)
+    assert len(expected) >= min(3, rule.max_det)
+    assert as_rows(select(boxes, scores, rule)) == expected
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_the_order_of_candidates_plays_no_part(rule: Selection) -> None:
+    boxes, scores = network_output(2, sure=0.1)
+    shuffled = np.random.default_rng(0).permutation(len(boxes))
+    assert as_rows(select(boxes[shuffled], scores[shuffled], rule)) == as_rows(select(boxes, scores, rule))
+
+
+def test_equal_scores_at_the_edge_of_top_k_come_in_their_order() -> None:
+    boxes = np.arange(40, dtype=np.float32).reshape(10, 4) * 100 + np.array([0, 0, 50, 50], np.float32)
+    scores = np.full((10, 1), 0.5, np.float32)
+    scores[7] = 0.9
+    chosen = select(boxes, scores, Selection(top_k=4))[0]
+    assert np.array_equal(chosen, boxes[[7, 0, 1, 2]])
+
+
+def test_one_box_may_be_several_things() -> None:
+    boxes, scores = np.array([[0, 0, 9, 9]], np.float32), np.array([[0.9, 0.1, 0.8]], np.float32)
+    assert select(boxes, scores, Selection())[2].tolist() == [0, 2]
+    assert select(boxes, scores, Selection(agnostic=True))[2].tolist() == [0]
+
+
+def test_what_is_no_number_never_stays() -> None:
+    boxes = np.array([[0, 0, 9, 9], [0, 0, np.nan, 9], [0, 0, np.inf, 9], [20, 20, 30, 30]], np.float32)
+    scores = np.array([[np.nan], [0.9], [0.9], [0.8]], np.float32)
+    assert select(boxes, scores, Selection())[0].tolist() == [[20, 20, 30, 30]]
+
+
+def test_nothing_gives_empty_arrays_and_inputs_stay_as_they_were() -> None:
+    boxes, scores = network_output(3)
+    before = boxes.copy(), scores.copy()
+    for found in (
+        select(boxes, scores, Selection(conf=1.0)),
+        select(boxes, scores, Selection(classes=())),
+        select(boxes[:0], scores[:0], Selection()),
+        select(boxes, scores[:, :0], Selection()),
+    ):
+        assert as_rows(found) == []
+    select(boxes, scores, Selection(conf=0))
+    assert np.array_equal(boxes, before[0])
+    assert np.array_equal(scores, before[1])
+
+
+@pytest.mark.parametrize("wrong", [{"conf": 1.5}, {"iou": -1}, {"max_det": 0}, {"top_k": 0}])
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        replace(Selection(), **wrong)
+
+
+def test_the_common_case_costs_no_more_than_a_few_looks_at_the_scores() -> None:
+    boxes, scores = network_output(4, candidates=6300, classes=80, sure=0.0001)
+
+    def best_of_20(work) -> float:  # type: ignore[no-untyped-def]
+        def once() -> float:
+            start = time.perf_counter()
+            work()
+            return time.perf_counter() - start
+
+        return min(once() for _ in range(20))
+
+    assert best_of_20(lambda: select(boxes, scores, Selection())) < 8 * best_of_20(lambda: scores.max())
