@@ -41,9 +41,7 @@ def data_dir() -> Path:
             pytest.skip(f"DETSEG_DATA names {folder}, which is not a folder")
         return folder
     unpack = REPOSITORY.parent / "shared" / "data" / "unpack"  # data beside the checkout
-    if os.access(
-        unpack, os.X_OK
-    ):  # quick when everything is there already, safe when several workers call it
+    if os.access(unpack, os.X_OK):  # quick when everything is there already, safe when several workers call it
         subprocess.run([unpack, DEFAULT_DATA], check=True, capture_output=True, timeout=300)
     if not DEFAULT_DATA.is_dir():
         pytest.skip(f"no real data: set DETSEG_DATA to their folder or put them in {DEFAULT_DATA}")

@@ -28,9 +28,7 @@ def test_the_new_takes_the_place_of_the_old(tmp_path):
     assert names(target.parent) == ["résultat.json"]
 
 
-@pytest.mark.parametrize(
-    "failure", [ValueError("bad"), KeyboardInterrupt(), OSError(errno.EIO, "input/output error")]
-)
+@pytest.mark.parametrize("failure", [ValueError("bad"), KeyboardInterrupt(), OSError(errno.EIO, "input/output error")])
 def test_a_block_that_fails_leaves_the_old_file(tmp_path, failure):
     target = tmp_path / "a.csv"
     target.write_text("old")
@@ -65,9 +63,7 @@ def test_a_full_disk_is_said_in_words_and_the_old_file_stays(tmp_path, monkeypat
 
 
 def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60)
 
 
 def test_a_write_that_the_system_cuts_short_leaves_the_old_file(tmp_path):

@@ -16,9 +16,7 @@ def test_the_examples_of_the_conventions_run(tmp_path, monkeypatch):
     assert len(blocks) >= 8
     assert all(block.startswith(">>> ") for block in blocks)
     # everything else becomes blank lines, so that a failure names the line of the page
-    page = re.sub(
-        r"(?:\A|```\n)(?:.*?)(?:```python\n|\Z)", lambda m: "\n" * m[0].count("\n"), text, flags=re.DOTALL
-    )
+    page = re.sub(r"(?:\A|```\n)(?:.*?)(?:```python\n|\Z)", lambda m: "\n" * m[0].count("\n"), text, flags=re.DOTALL)
     example = doctest.DocTestParser().get_doctest(page, {}, PAGE.name, str(PAGE), 0)
     assert len(example.examples) > 40
     monkeypatch.chdir(tmp_path)

@@ -30,6 +30,4 @@ def test_every_direct_dependency_is_pinned_once_within_its_bounds():
     assert sorted(pins) == sorted(requirements)
     for name, version in pins.items():
         assert re.fullmatch(r"[\w.]+", version), f"{name}: not a plain version"
-        assert requirements[name].specifier.contains(version), (
-            f"{name} {version} is outside pyproject.toml's bounds"
-        )
+        assert requirements[name].specifier.contains(version), f"{name} {version} is outside pyproject.toml's bounds"

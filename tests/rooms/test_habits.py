@@ -28,9 +28,7 @@ def said_aloud(tree: ast.AST) -> list[int]:
     """Lines where a module prints, writes to the standard streams, or ends the process."""
     lines = []
     for node in ast.walk(tree):
-        calls_print = (
-            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
-        )
+        calls_print = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
         uses_stream = isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr", "argv", "exit")
         if calls_print or (uses_stream and isinstance(node.value, ast.Name) and node.value.id == "sys"):
             lines.append(node.lineno)
@@ -41,9 +39,7 @@ def said_aloud(tree: ast.AST) -> list[int]:
 def test_the_library_does_not_print_nor_read_the_command_line(path):
     tree = ast.parse(path.read_text("utf-8"))
     assert said_aloud(tree) == []
-    imported = {
-        alias.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names
-    }
+    imported = {alias.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
     imported |= {(n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     assert not imported & SPEAKING
 

@@ -11,9 +11,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # The rooms marked T in README, and of the others the doors that must not bring torch with them.
-ROOMS = re.findall(
-    r"^\| \d+ \| `(\w+)` \*\*T\*\*", (REPOSITORY / "README.md").read_text("utf-8"), re.MULTILINE
-)
+ROOMS = re.findall(r"^\| \d+ \| `(\w+)` \*\*T\*\*", (REPOSITORY / "README.md").read_text("utf-8"), re.MULTILINE)
 DOORS = [
     "checkpoints/__init__.py",
     "checkpoints/card.py",
@@ -57,9 +55,7 @@ def dotted(path: Path) -> str:
 @pytest.mark.parametrize("place", [*ROOMS, *DOORS])
 def test_what_is_torch_free_imports_no_torch(place):
     path = REPOSITORY / "detseg" / place
-    files = (
-        sorted(path.rglob("*.py")) if path.is_dir() else [path if path.suffix else path.with_suffix(".py")]
-    )
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path if path.suffix else path.with_suffix(".py")]
     done = python(PROBE, ",".join(HEAVY), *[dotted(file) for file in files])
     assert done.returncode == 0, done.stderr
 
