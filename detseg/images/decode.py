@@ -69,9 +69,7 @@ def read_image(path: str | Path, *, target_hw: tuple[int, int] | None = None) ->
     return read_image_and_hw(path, target_hw=target_hw)[0]
 
 
-def read_image_and_hw(
-    path: str | Path, *, target_hw: tuple[int, int] | None = None
-) -> tuple[Picture, tuple[int, int]]:
+def read_image_and_hw(path: str | Path, *, target_hw: tuple[int, int] | None = None) -> tuple[Picture, tuple[int, int]]:
     """The picture as `read_image` gives it, and the upright (h, w) of the file, which may be larger."""
     try:
         with _open(path) as file:
@@ -196,9 +194,7 @@ def turn(image: NDArray[Any], orientation: int) -> NDArray[Any]:
 def _check_size(hw: tuple[int, int]) -> None:
     if hw[0] * hw[1] > MAX_PIXELS:
         limit = MAX_PIXELS // 1_000_000
-        raise _Refused(
-            f"too large: {hw[1]} x {hw[0]} pixels, at most {limit} million are read; shrink it first"
-        )
+        raise _Refused(f"too large: {hw[1]} x {hw[0]} pixels, at most {limit} million are read; shrink it first")
 
 
 @cache
@@ -219,9 +215,7 @@ def _pillow() -> ModuleType:
 
 def _open_with_pillow(source: BinaryIO) -> PillowImage:
     pillow = _pillow()
-    image: PillowImage = pillow.open(
-        source, formats=[name for name in _PILLOW_FORMATS if name in pillow.OPEN]
-    )
+    image: PillowImage = pillow.open(source, formats=[name for name in _PILLOW_FORMATS if name in pillow.OPEN])
     return image
 
 
@@ -270,8 +264,9 @@ def _content_cause(data: bytes, header: Header | None, error: Exception) -> str:
         return "truncated: the file ends before the picture does"
     if type(error).__name__ == "DecompressionBombError":
         return f"too large: {_LIMIT}"
-    if header is not None or type(error).__name__ != "UnidentifiedImageError":
-        return f"damaged: {text or type(error).__name__}"
+    unknown = type(error).__name__ == "UnidentifiedImageError"
+    if header is not None or not unknown:
+        return f"damaged: {'its header makes no sense' if unknown else text or type(error).__name__}"
     for magic, kind in _UNREADABLE_KINDS.items():
         if data[4:12].startswith(magic):
             return f"not a picture that can be read ({kind}); convert it to JPEG or PNG"

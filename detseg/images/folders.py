@@ -35,7 +35,7 @@ def walk(root: Path, name: PurePosixPath, skip: Collection[Identity] = ()) -> It
     Told by their ending; hidden files and folders are left out. A folder that cannot be read and one that
     leads back to itself are given as pictures with a fault. `skip`: folders that are not entered.
     """
-    pending = [_Folder(root, name, name, frozenset())]
+    pending = [_Folder(root, name, name, _above(root))]
     while pending:
         folder = pending.pop()
         try:
@@ -72,6 +72,14 @@ def _listing(folder: Path) -> tuple[list[str], list[str]]:
             elif os.path.splitext(entry.name)[1].lower() in ENDINGS:
                 pictures.append(entry.name)
     return sorted(pictures), sorted(folders)
+
+
+def _above(root: Path) -> frozenset[Identity]:
+    """The folders that `root` really lies in: a link back to one of them is a loop too."""
+    try:
+        return frozenset(_identity(folder) for folder in Path(os.path.realpath(root)).parents)
+    except OSError:  # not to be looked at from here; loops are then cut one round later
+        return frozenset()
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

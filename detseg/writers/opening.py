@@ -53,9 +53,7 @@ class Writers:
         """
         if self.needs_image and (image is None or image.shape[:2] != tuple(found.image_hw)):
             got = None if image is None else image.shape[:2]
-            raise ValueError(
-                f"{file.path}: these formats need the picture in full, {found.image_hw}; got {got}"
-            )
+            raise ValueError(f"{file.path}: these formats need the picture in full, {found.image_hw}; got {got}")
         for writer in self._per_picture.values():
             writer.write(file, image, found)
 
@@ -106,9 +104,7 @@ def open_writers(
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise DetsegError(f"{unknown!r} is no format; {hint}formats are {', '.join(FORMATS)}")
     options = Options(save_conf, image_ids)
-    per_picture = {
-        name: make(out, categories, options) for name, make in _PER_PICTURE.items() if name in names
-    }
+    per_picture = {name: make(out, categories, options) for name, make in _PER_PICTURE.items() if name in names}
     with ExitStack() as opened:  # when one cannot be opened the others are ended
         per_run = {}
         for name, make in _PER_RUN.items():

@@ -59,10 +59,13 @@ def draw(image: Picture, found: Detections, categories: Categories) -> Picture:
     for rectangle, label in reversed(list(zip(rectangles, best_first.labels.tolist(), strict=True))):
         _draw_box(canvas, rectangle, class_colour(label), style.line)
     placed = _Placed(canvas.shape[0], canvas.shape[1])
+    labels = []
     for rectangle, (_, score, label) in zip(rectangles, best_first, strict=True):
         tile = _fitting_tile(categories.names[label], score, style.font, label, canvas.shape[1])
         if tile is not None:
-            _paste(canvas, tile, placed.find(rectangle, tile.shape, style.line))
+            labels.append((tile, placed.find(rectangle, tile.shape)))
+    for tile, spot in reversed(labels):
+        _paste(canvas, tile, spot)
     return canvas
 
 
@@ -95,7 +98,7 @@ class _Placed:
         self._hw = (h, w)
         self._rectangles: list[Rectangle] = []
 
-    def find(self, box: Rectangle, tile: tuple[int, ...], line: int) -> tuple[int, int]:
+    def find(self, box: Rectangle, tile: tuple[int, ...]) -> tuple[int, int]:
         """(left, top) of a label: above the box, in it or under it, where it is free."""
         (h, w), (tile_h, tile_w) = self._hw, tile[:2]
         left, top, right, bottom = box

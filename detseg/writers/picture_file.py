@@ -36,9 +36,7 @@ def write_picture(path: Path, image: Picture) -> None:
     """Writes (h, w, 3) uint8 RGB in the format of the ending. Raises DetsegError."""
     encoder, options = _ENCODERS[path.suffix.lower()]
     try:
-        done, encoded = cv2.imencode(
-            encoder, cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR), options
-        )
+        done, encoded = cv2.imencode(encoder, cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR), options)
     except cv2.error as error:
         raise DetsegError(f"{path}: the picture cannot be encoded: {error.err}") from error
     if not done:

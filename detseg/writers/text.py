@@ -30,9 +30,7 @@ def to_xml(text: str) -> str:
     """Text inside an XML element. Control characters, which XML 1.0 cannot hold, become `\\x01`."""
     escaped = readable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = re.sub("[\t\n\r]", lambda found: f"&#{ord(found[0])};", escaped)
-    return re.sub(
-        "[\0-\x1f\x7f\ufffe\uffff]", lambda found: found[0].encode("unicode_escape").decode(), escaped
-    )
+    return re.sub("[\0-\x1f\x7f\ufffe\uffff]", lambda found: found[0].encode("unicode_escape").decode(), escaped)
 
 
 def folder_names(names: Sequence[str]) -> list[str]:
