@@ -131,17 +131,26 @@ def _in_this_process_s(arguments: list[str]) -> float:
     return seconds
 
 
+# Started by a small process: the system counts the size of whoever starts a program as the program's own.
+_LAUNCHER = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(child.pid, 0)
+print(json.dumps([time.perf_counter() - start, usage.ru_maxrss, os.waitstatus_to_exitcode(status)]))
+os._exit(0)
+"""
+
+
 def _as_process(arguments: list[str]) -> tuple[float, float]:
     """(seconds, MB): a fresh process of the installed command, its largest resident size."""
     command = shutil.which("detseg", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert command, "detseg is not installed beside this Python"
-    start = time.perf_counter()
-    child = subprocess.Popen([command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.perf_counter() - start
-    child.returncode = os.waitstatus_to_exitcode(status)
-    assert child.returncode == 0, f"detseg {' '.join(arguments)} ended with {child.returncode}"
-    return seconds, usage.ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+    launcher = [sys.executable, "-S", "-c", _LAUNCHER, command, *arguments]
+    done = subprocess.run(launcher, capture_output=True, text=True, check=True)
+    seconds, size, code = json.loads(done.stdout)
+    assert code == 0, f"detseg {' '.join(arguments)} ended with {code}: {done.stderr}"
+    return seconds, size / (1024 if sys.platform != "darwin" else 1024**2)
 
 
 def _one_picture(weights: Path, picture: Path, rounds: int) -> dict[str, float]:

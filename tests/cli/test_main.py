@@ -151,13 +151,9 @@ def test_a_file_with_an_equals_sign_in_its_name_is_a_file(runs, tmp_path, monkey
     assert seen == {"sources": ("conf=0.5",), "conf": 0.25}
 
 
-@pytest.mark.parametrize(
-    "words", [["--conf", "1.5"], ["--imgsz", "0"], ["--device", "tpu"], ["exist_ok=maybe"]]
-)
+@pytest.mark.parametrize("words", [["--conf", "1.5"], ["--imgsz", "0"], ["--device", "tpu"], ["exist_ok=maybe"]])
 def test_nonsense_is_a_usage_error(runs, words):
-    runs(
-        lambda **given: None, options.conf(), options.imgsz(), options.device(), options.run_folder("detect")
-    )
+    runs(lambda **given: None, options.conf(), options.imgsz(), options.device(), options.run_folder("detect"))
     assert main(["detect", *words]) == 2
 
 
