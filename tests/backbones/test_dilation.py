@@ -10,9 +10,7 @@ from detseg.backbones.dilation import DensePool
 from detseg.backbones.spec import BackboneError
 
 
-@pytest.mark.parametrize(
-    ("output_stride", "replaced"), [(16, (False, False, True)), (8, (False, True, True))]
-)
+@pytest.mark.parametrize(("output_stride", "replaced"), [(16, (False, False, True)), (8, (False, True, True))])
 def test_resnet_equals_torchvisions_dilated_one(output_stride, replaced):
     torch.manual_seed(0)
     theirs = models.resnet50(replace_stride_with_dilation=replaced).eval()
@@ -63,9 +61,7 @@ def test_same_padding_keeps_the_grid_at_odd_sizes(hw):
         images = torch.randn(1, 3, *hw)
         with torch.no_grad():
             step = 32 // output_stride
-            torch.testing.assert_close(
-                dense(images)[2][:, :, ::step, ::step], strided(images)[2], atol=1e-4, rtol=1e-4
-            )
+            torch.testing.assert_close(dense(images)[2][:, :, ::step, ::step], strided(images)[2], atol=1e-4, rtol=1e-4)
 
 
 def test_dense_pool_equals_pytorchs_where_that_can_do_it():

@@ -52,6 +52,12 @@ def test_features_equal_those_of_timm(theirs):
             torch.testing.assert_close(mine, other, atol=1e-4, rtol=0)
 
 
+def test_normalisation_is_that_of_timm_to_half_a_grey_level(theirs):
+    backbone = EfficientNetLite0()
+    for mine, other in ((backbone.mean, theirs.default_cfg["mean"]), (backbone.std, theirs.default_cfg["std"])):
+        assert mine == pytest.approx([255 * value for value in other], abs=0.5)
+
+
 @pytest.mark.parametrize(
     ("picture", "classes"),
     [("chelsea", {281, 282, 285}), ("coffee", {967})],  # tabby, tiger cat, Egyptian cat; espresso
@@ -62,9 +68,7 @@ def test_known_photographs_are_recognised(classifier, picture, classes):
     photograph = getattr(skimage.data, picture)()
     side = min(photograph.shape[:2])
     top, left = ((length - side) // 2 for length in photograph.shape[:2])
-    centre = cv2.resize(
-        photograph[top : top + side, left : left + side], (224, 224), interpolation=cv2.INTER_AREA
-    )
+    centre = cv2.resize(photograph[top : top + side, left : left + side], (224, 224), interpolation=cv2.INTER_AREA)
     trunk = classifier.trunk
     pixels = (centre.astype(np.float32) - np.float32(trunk.mean)) / np.float32(trunk.std)
     with torch.no_grad():

@@ -14,9 +14,7 @@ NETWORKS = ["efficientnet_lite0", "resnet18", "mobilenet_v3_small"]
 
 def _train(backbone, steps=3):
     backbone.train()
-    optimiser = torch.optim.SGD(
-        [p for p in backbone.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1
-    )
+    optimiser = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
     for _ in range(steps):
         optimiser.zero_grad()
         maps = backbone(torch.randn(2, 3, 64, 64))
@@ -70,9 +68,7 @@ def test_freezing_survives_a_parents_train_and_a_copy():
         assert not any(p.requires_grad for p in module[0].stem.parameters())
 
 
-@pytest.mark.parametrize(
-    "name", ["efficientnet_lite0", "resnet18", "googlenet", "densenet121", "convnext_tiny"]
-)
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "googlenet", "densenet121", "convnext_tiny"])
 def test_stages_reach_the_stride_they_promise(name):
     backbone = build_backbone(name).eval()
     x = torch.zeros(1, 3, 64, 64)

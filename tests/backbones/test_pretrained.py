@@ -145,9 +145,7 @@ def test_its_own_state_comes_back_from_a_file(tmp_path, name):
 
 def test_densenets_old_names_are_understood(tmp_path):
     tensors = torchvision_zoo._random_net("densenet121").state_dict()
-    old = {
-        re.sub(r"(denselayer\d+\.\w+?)([12])\.", r"\1.\2.", name): value for name, value in tensors.items()
-    }
+    old = {re.sub(r"(denselayer\d+\.\w+?)([12])\.", r"\1.\2.", name): value for name, value in tensors.items()}
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
     torch.save({k: v for k, v in old.items() if "num_batches" not in k}, tmp_path / "old.pth")
     backbone = build_backbone("densenet121", weights=tmp_path / "old.pth")

@@ -53,9 +53,7 @@ def test_what_is_wrong_is_said(tmp_path):
     pytest.importorskip("timm")
     with pytest.raises(BackboneError, match="timm has no network called 'resnet1'; did you mean timm:resnet"):
         build_backbone("timm:resnet1")
-    with pytest.raises(
-        BackboneError, match=r"timm:resnet18 has features at strides 2, 4, 8, 16, 32; asked for 64"
-    ):
+    with pytest.raises(BackboneError, match=r"timm:resnet18 has features at strides 2, 4, 8, 16, 32; asked for 64"):
         build_backbone("timm:resnet18", strides=(64,))
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "few.pth")
     with pytest.raises(WeightsError, match=r"few\.pth: does not fit .* missing: .*bn1\.weight"):
@@ -72,19 +70,14 @@ def test_weights_that_timm_cannot_get(monkeypatch):
         return create(name, **options)
 
     monkeypatch.setattr(timm.models, "create_model", offline)
-    with pytest.raises(
-        WeightsError, match=r"timm:resnet18: its weights cannot be had .*couldn't connect.*its file"
-    ):
+    with pytest.raises(WeightsError, match=r"timm:resnet18: its weights cannot be had .*couldn't connect.*its file"):
         build_backbone("timm:resnet18", weights="imagenet")
 
 
 def test_stages_are_those_of_the_same_network_in_torchvision():
     pytest.importorskip("timm")
     sizes = [
-        [
-            sum(p.numel() for module in stage for p in module.parameters())
-            for stage in build_backbone(name).stages()
-        ]
+        [sum(p.numel() for module in stage for p in module.parameters()) for stage in build_backbone(name).stages()]
         for name in ("timm:resnet18", "resnet18")
     ]
     assert sizes[0] == sizes[1]
