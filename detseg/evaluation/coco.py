@@ -7,6 +7,7 @@ ranges, D: caps on the detections per picture and class.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import hotcoco
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detseg.annotations import AnnotationSet
+from detseg.annotations.coco import to_coco
 from detseg.evaluation.metrics import TWELVE, ClassMetrics, DetectionMetrics
 from detseg.geometry.boxes import xyxy_to_xywh
 from detseg.results import Detections
@@ -28,9 +30,13 @@ def evaluate(truth: AnnotationSet, detections: Sequence[Detections], max_dets: i
     Labels are indices into `truth.categories`. Crowd and difficult objects are COCO's crowds: finding them or
     not counts neither way. Raises ValueError when the two sides do not belong together.
     """
-    rows = result_rows(truth, detections)
-    known = _as_hotcoco(truth)
-    found = known.load_res(rows) if len(rows) else hotcoco.COCO({**known.dataset, "annotations": []})
+    return evaluate_rows(truth, result_rows(truth, detections), max_dets)
+
+
+def evaluate_rows(truth: AnnotationSet, rows: NDArray[np.float64], max_dets: int = 100) -> DetectionMetrics:
+    """The same for detections as rows (n, 7), see `result_rows`."""
+    known = _known(truth)
+    found = _found(truth, rows, known)
     comparison = hotcoco.COCOeval(known, found, "bbox")
     caps = sorted({1, min(10, max_dets), max_dets})
     comparison.params.maxDets = caps
@@ -50,7 +56,7 @@ def evaluate(truth: AnnotationSet, detections: Sequence[Detections], max_dets: i
 
 
 def result_rows(truth: AnnotationSet, detections: Sequence[Detections]) -> NDArray[np.float64]:
-    """(n, 7) image id, x, y, w, h, score, category id, in double precision: exactly what is evaluated."""
+    """(n, 7) picture index, x, y, w, h, score, class index, in double precision: exactly what is evaluated."""
     if len(detections) != len(truth):
         raise ValueError(f"{len(detections)} pictures were detected on, but the truth has {len(truth)}")
     if not len(detections):
@@ -60,16 +66,21 @@ def result_rows(truth: AnnotationSet, detections: Sequence[Detections]) -> NDArr
         raise ValueError(f"class index {labels.max()} but the truth has {len(truth.categories)} classes")
     boxes = np.concatenate([found.boxes for found in detections]).astype(np.float64)
     scores = np.concatenate([found.scores for found in detections]).astype(np.float64)
-    image_ids = np.repeat(truth.image_ids, [len(found) for found in detections])
-    category_ids = np.asarray(truth.categories.ids, np.int64)[labels]
-    return np.column_stack([image_ids, xyxy_to_xywh(boxes), scores, category_ids])
+    pictures = np.repeat(np.arange(len(truth)), [len(found) for found in detections])
+    return np.column_stack([pictures, xyxy_to_xywh(boxes), scores, labels])
 
 
-def results_json(rows: NDArray[np.float64]) -> list[dict[str, Any]]:
+def results_json(truth: AnnotationSet, rows: NDArray[np.float64]) -> list[dict[str, Any]]:
     """COCO's results list of the rows; reading it again gives the same numbers to the last bit."""
+    image_ids, category_ids = truth.image_ids.tolist(), truth.categories.ids
     return [
-        {"image_id": int(image), "category_id": int(category), "bbox": [x, y, w, h], "score": score}
-        for image, x, y, w, h, score, category in rows.tolist()
+        {
+            "image_id": image_ids[int(picture)],
+            "category_id": category_ids[int(label)],
+            "bbox": [x, y, w, h],
+            "score": score,
+        }
+        for picture, x, y, w, h, score, label in rows.tolist()
     ]
 
 
@@ -79,54 +90,41 @@ def truth_json(truth: AnnotationSet) -> dict[str, Any]:
     Annotations are numbered from 1 whatever the data set calls them: pycocotools takes a detection matched
     with the annotation of id 0 for one without match, and repeated ids for one annotation.
     """
-    annotations = [
-        {
-            "id": number,
-            "image_id": image,
-            "category_id": category,
-            "bbox": box,
-            "area": area,
-            "iscrowd": int(ignored),
-        }
-        for number, (image, category, box, area, ignored) in enumerate(
-            zip(*(column.tolist() for column in _columns(truth)), strict=True), start=1
-        )
-    ]
-    return {"images": _images(truth), "annotations": annotations, "categories": truth.categories.to_json()}
+    return to_coco(replace(truth, ids=_numbers(truth)))
 
 
-def _columns(truth: AnnotationSet) -> tuple[NDArray[Any], ...]:
-    """Image id, category id, xywh, area, ignored of every annotation."""
-    return (
-        truth.image_ids[truth.image_index],
-        np.asarray(truth.categories.ids, np.int64)[truth.labels],
-        xyxy_to_xywh(truth.boxes),
-        truth.areas,
-        truth.ignored,
-    )
+def _numbers(truth: AnnotationSet) -> NDArray[np.int64]:
+    return np.arange(1, len(truth.labels) + 1)
 
 
-def _images(truth: AnnotationSet) -> list[dict[str, Any]]:
-    return [
-        {"id": id_, "file_name": name, "height": h, "width": w}
-        for id_, name, (h, w) in zip(
-            truth.image_ids.tolist(), truth.image_files, truth.image_hw.tolist(), strict=True
-        )
-    ]
+def _ranks(ids: Any) -> NDArray[np.int64]:
+    """The place of each id among all: what counts in the evaluation is only their order, which ids keep."""
+    return np.argsort(np.argsort(np.asarray(ids, np.int64))).astype(np.int64)
 
 
-def _as_hotcoco(truth: AnnotationSet) -> Any:
-    image_ids, category_ids, boxes, areas, ignored = _columns(truth)
+def _known(truth: AnnotationSet) -> Any:
+    """The truth for hotcoco, ids replaced by their ranks (it takes no negative ones)."""
+    images, categories = _ranks(truth.image_ids), _ranks(truth.categories.ids)
+    sizes = zip(images.tolist(), truth.image_files, truth.image_hw.tolist(), strict=True)
     return hotcoco.COCO.from_arrays(
-        _images(truth),
-        truth.categories.to_json(),
-        image_ids,
-        category_ids,
-        boxes,
-        ids=np.arange(1, len(boxes) + 1),
-        area=areas,
-        iscrowd=ignored,
+        [{"id": rank, "file_name": name, "height": h, "width": w} for rank, name, (h, w) in sizes],
+        [{"id": int(rank), "name": name} for rank, name in zip(categories, truth.categories.names, strict=True)],
+        images[truth.image_index],
+        categories[truth.labels],
+        xyxy_to_xywh(truth.boxes),
+        ids=_numbers(truth),
+        area=truth.areas,
+        iscrowd=truth.ignored,
     )
+
+
+def _found(truth: AnnotationSet, rows: NDArray[np.float64], known: Any) -> Any:
+    """The detections for hotcoco."""
+    if not len(rows):
+        return hotcoco.COCO({**known.dataset, "annotations": []})
+    pictures, labels = rows[:, 0].astype(np.int64), rows[:, 6].astype(np.int64)
+    renamed = [_ranks(truth.image_ids)[pictures], rows[:, 1:6], _ranks(truth.categories.ids)[labels]]
+    return known.load_res(np.column_stack(renamed))
 
 
 def _twelve(precision: NDArray[np.float64], recall: NDArray[np.float64], at_10: int) -> list[float]:
@@ -148,15 +146,14 @@ def _per_class(
     truth: AnnotationSet, precision: NDArray[np.float64], recall: NDArray[np.float64]
 ) -> tuple[ClassMetrics, ...]:
     """One entry for each class of `truth.categories`, in its order."""
-    position = {id_: k for k, id_ in enumerate(sorted(truth.categories.ids))}
     counted = ~truth.ignored
     classes = []
-    for index, (id_, name) in enumerate(zip(truth.categories.ids, truth.categories.names, strict=True)):
-        mine, k = counted & (truth.labels == index), position[id_]
+    for index, k in enumerate(_ranks(truth.categories.ids).tolist()):
+        mine = counted & (truth.labels == index)
         classes.append(
             ClassMetrics(
-                name=name,
-                id=id_,
+                name=truth.categories.names[index],
+                id=truth.categories.ids[index],
                 images=len(np.unique(truth.image_index[mine])),
                 objects=int(np.count_nonzero(mine)),
                 ap=_mean(precision[:, :, k, _ALL, -1]),

@@ -61,7 +61,7 @@ def pycocotools_on_files(
     folder: Path, truth: AnnotationSet, detections: list[Detections], max_dets: int = 100
 ) -> COCOeval:
     (folder / "truth.json").write_text(json.dumps(truth_json(truth)))
-    (folder / "predictions.json").write_text(json.dumps(results_json(result_rows(truth, detections))))
+    (folder / "predictions.json").write_text(json.dumps(results_json(truth, result_rows(truth, detections))))
     with contextlib.redirect_stdout(io.StringIO()):
         known = COCO(folder / "truth.json")
         comparison = COCOeval(known, known.loadRes(str(folder / "predictions.json")), "bbox")
@@ -101,9 +101,7 @@ def test_same_bits_as_pycocotools(tmp_path: Path, seed: int, max_dets: int) -> N
 
 def test_truth_found_exactly_is_perfect() -> None:
     truth = random_truth(5)
-    truth = replace(
-        truth, boxes=truth.boxes.round(), crowd=truth.crowd & False, difficult=truth.difficult & False
-    )
+    truth = replace(truth, boxes=truth.boxes.round(), crowd=truth.crowd & False, difficult=truth.difficult & False)
     found = [
         Detections(
             (480, 640),
@@ -170,6 +168,29 @@ def test_sides_that_do_not_belong_together_are_refused() -> None:
     few = replace(truth, categories=Categories((1, 2), ("a", "b")), labels=truth.labels % 2)
     with pytest.raises(ValueError, match="has 2 classes"):
         evaluate(few, jittered(truth, 0))
+
+
+def test_what_is_written_is_what_was_found() -> None:
+    truth = random_truth(10)
+    detections = jittered(truth, 10)
+    written = results_json(truth, result_rows(truth, detections))
+    for index, found in enumerate(detections):
+        mine = [row for row in written if row["image_id"] == truth.image_ids[index]]
+        assert [row["score"] for row in mine] == found.scores.tolist()
+        assert [truth.categories.index_of_id[row["category_id"]] for row in mine] == found.labels.tolist()
+        x, y, w, h = np.array([row["bbox"] for row in mine]).T
+        assert np.array_equal(np.stack([x, y, x + w, y + h], axis=1), found.boxes.astype(np.float64))
+
+
+def test_ids_may_be_negative_or_very_long(tmp_path: Path) -> None:
+    truth = random_truth(11)
+    long = replace(
+        truth,
+        image_ids=truth.image_ids + 9_100_000_000_000_000_001,
+        categories=Categories((-5, 3, 0, 44, -70), truth.categories.names),
+    )
+    detections = jittered(truth, 11)
+    expect_same_bits(evaluate(long, detections), pycocotools_on_files(tmp_path, long, detections))
 
 
 @pytest.mark.data
