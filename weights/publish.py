@@ -1,0 +1,151 @@
+"""Makes the weights that come with detseg out of a training run: half precision, ONNX, card, manifest.
+
+    python weights/publish.py RUN NAME --data DATA --split val --about "..." --licence "..." [--default]
+
+Writes NAME.safetensors, NAME.onnx and cards/NAME.md beside this file and enters them in manifest.json. Every number
+on the card is measured here, with the very file that is shipped (the ONNX one) on pictures it was not trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from detseg import checkpoints
+from detseg.annotations.dataset import AnnotationSet
+from detseg.annotations.formats import load as load_truth
+from detseg.evaluation import DetectionMetrics, evaluate
+from detseg.files import write_text
+from detseg.images import ImageFile
+from detseg.pipeline import detect_files
+from detseg.postprocess import Selection
+from detseg.results import Detections
+from detseg.runtimes import open_runtime
+from detseg.runtimes.export import export_onnx
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    """Reads the command line and publishes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--about", required=True, help="one sentence: what it finds, for what it is made")
+    parser.add_argument("--licence", required=True, help="the data's terms, and what they mean for the weights")
+    parser.add_argument("--default", action="store_true")
+    given = parser.parse_args()
+    files = write_weights(given.run / "weights" / "best.safetensors", given.name)
+    truth = load_truth(given.data, given.split)
+    metrics = measure(files["onnx"], truth)
+    card = card_text(given, files, metrics, count_train_boxes(given.data))
+    write_text(HERE / "cards" / f"{given.name}.md", card)
+    enter(given.name, given.about, files, default=given.default)
+    print(card)
+
+
+def write_weights(best: Path, name: str) -> dict[str, Path]:
+    """Both files of an entry, their matrices in half precision."""
+    card, state = checkpoints.load(best)
+    files = {kind: HERE / f"{name}.{kind}" for kind in ("safetensors", "onnx")}
+    checkpoints.save(files["safetensors"], card, state, half=True)
+    export_onnx(files["safetensors"], files["onnx"], half=True)
+    return files
+
+
+def measure(weights: Path, truth: AnnotationSet) -> DetectionMetrics:
+    """COCO's numbers, as `detseg eval` takes them."""
+    runtime = open_runtime(weights)
+    files = [ImageFile(truth.image_path(i), PurePosixPath(name)) for i, name in enumerate(truth.image_files)]
+    found = []
+    for i, outcome in enumerate(detect_files(files, runtime, Selection(conf=0.001, iou=0.6, max_det=100))):
+        height, width = truth.image_hw[i]
+        found.append(outcome.detections or Detections((int(height), int(width))))
+    return evaluate(truth, found)
+
+
+def count_train_boxes(data: str) -> dict[str, int]:
+    """Objects to learn from, by class."""
+    truth = load_truth(data, "train")
+    labels = truth.labels[~truth.ignored]
+    return {name: int((labels == i).sum()) for i, name in enumerate(truth.categories.names)}
+
+
+def card_text(given: Any, files: dict[str, Path], metrics: DetectionMetrics, train_boxes: dict[str, int]) -> str:
+    """The card, in Markdown."""
+    card = checkpoints.read_card(files["onnx"])
+    training = card.training
+    height, width = card.preprocess.frame_hw
+    enough = [c for c in metrics.per_class if train_boxes[c.name] >= 100]
+    mean50 = sum(c.ap50 for c in enough) / len(enough)
+    rows = "\n".join(
+        f"| {c.name} | {train_boxes[c.name]} | {c.objects} | {c.ap:.3f} | {c.ap50:.3f} |"
+        for c in sorted(metrics.per_class, key=lambda c: -train_boxes[c.name])
+        if c.objects
+    )
+    sizes = ", ".join(f"`{path.name}` {path.stat().st_size / 1e6:.1f} MB" for path in files.values())
+    return f"""# {given.name}
+
+{given.about}
+
+- **Model**: `{card.model}` on `{card.config["backbone"]}`, frame {height} x {width}; {sizes} (half precision).
+- **Data**: {training["data"]["name"]}, {training["data"]["pictures"]} training pictures with
+  {training["data"]["objects"]} objects, fingerprint {training["data"]["fingerprint"]}.
+- **Licence of the data**: {given.licence}
+- **Command**: `{training["command"]}`
+- **Seed** {training["settings"]["seed"]}, best of {training["settings"]["epochs"]} epochs: number {training["epoch"]}.
+- **Machine**: {training["machine"]}; {hours(given.run)} hours of training.
+- **Versions**: {", ".join(f"{name} {number}" for name, number in training["versions"].items())}.
+
+## Measured
+
+On the {metrics.images} pictures of the list `{given.split}`, with the ONNX file: AP **{metrics.ap:.3f}**,
+AP50 **{metrics.ap50:.3f}**, AP75 {metrics.ap75:.3f}, AR {metrics.ar_max:.3f}. Mean AP50 over the {len(enough)} classes
+with at least 100 training boxes: **{mean50:.3f}**. Again with:
+
+    detseg eval {given.name} {Path(given.data).name} --split {given.split}
+
+| class | training boxes | boxes here | AP | AP50 |
+|---|---|---|---|---|
+{rows}
+"""
+
+
+def hours(run: Path) -> str:
+    """What the epochs took together."""
+    with open(run / "results.csv", newline="", encoding="utf-8") as file:
+        return f"{sum(float(row['seconds']) for row in csv.DictReader(file)) / 3600:.1f}"
+
+
+def enter(name: str, about: str, files: dict[str, Path], *, default: bool) -> None:
+    """Puts the entry into the manifest, in place of an older one of its name."""
+    manifest = json.loads((HERE / "manifest.json").read_text())
+    others = [entry for entry in manifest["weights"] if entry["name"] != name]
+    if default:
+        others = [{**entry, "default": False} for entry in others]
+    block = {
+        "name": name,
+        "task": "detect",
+        "summary": about,
+        "default": default,
+        "files": {
+            kind: {
+                "file": path.name,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "bytes": path.stat().st_size,
+            }
+            for kind, path in files.items()
+        },
+    }
+    manifest["weights"] = [block, *others]
+    write_text(HERE / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
