@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 
 from detseg.errors import ImageError
 from detseg.images import decode, read_hw, read_image, read_image_and_hw
-from tests.bad_inputs import GOOD, exif, jpeg_bytes, make_bad_inputs, sample_picture
+from detseg.images.header import jpeg_is_complete, read_header
+from tests.bad_inputs import GOOD, exif, jpeg_bytes, make_bad_inputs, sample_picture, with_thumbnail
 
 REFERENCE = np.asarray(sample_picture()).astype(int)
 Make = Callable[[Path, int], None]
@@ -238,3 +239,14 @@ def test_plain_jpegs_cost_little_more_than_bare_cv2(tmp_path: Path) -> None:
         f"p = {os.fspath(tmp_path / 'a.jpg')!r}; read_hw(p); read_image(p); sys.exit('PIL' in sys.modules)"
     )
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0
+
+
+def test_a_jpeg_is_known_to_be_cut_without_decoding_it() -> None:
+    """Some versions of cv2 fill the rest with grey in silence; a thumbnail has an end marker of its own."""
+    whole = with_thumbnail(jpeg_bytes(sample_picture(200, 300)))
+    header = read_header(whole)
+    assert header is not None
+    assert jpeg_is_complete(whole, header)
+    assert jpeg_is_complete(whole + b"\0appended\xff", header)
+    for cut in (len(whole) // 2, len(whole) - 300, len(whole) - 1):
+        assert not jpeg_is_complete(whole[:cut], header)
