@@ -135,13 +135,20 @@ def command(
         values |= _data(data or data_option, needed=config_file is None)
         values |= _special(values, model_options)
         config = TrainConfig.load(config_file, **values) if config_file else TrainConfig.checked(values, "options")
-        folder = choose(out, project, name, reuse=exist_ok)
+        folder = choose(out, project, name, reuse=exist_ok, make=False)
+        _expect_no_run(folder)
     prepared = prepare(config, _command_line())
     if resume is None:
+        folder = choose(out, project, name, reuse=exist_ok)
         config.save(folder / "config.yaml")
     if not quiet:
         _introduce(prepared, folder)
     return _run(prepared, folder, quiet)
+
+
+def _expect_no_run(folder: Path) -> None:
+    if (folder / "state.pt").exists():
+        raise DetsegError(f"{folder}: holds a run already; go on with --resume {folder}, or choose another folder")
 
 
 def _config_of(run: Path) -> Path:
@@ -222,7 +229,13 @@ def _run(prepared: Prepared, folder: Path, quiet: bool) -> Exit:
         validate=_validator(prepared, config),
         report=bar,
     )
-    state = trainer.run()
+    try:
+        state = trainer.run()
+    except KeyboardInterrupt:
+        click.echo(f"the epochs that ended are kept; go on with: detseg train --resume {folder}", err=True)
+        raise
+    if not bar.epochs_seen:
+        click.echo("the run was finished already", err=True)
     click.echo(f"best AP {state.best_ap:.3f} after epoch {state.best_epoch}: {folder / 'weights' / 'best.safetensors'}")
     if bar.unreadable:
         click.echo(f"{len(bar.unreadable)} pictures could not be read and were left out:", err=True)
@@ -263,6 +276,7 @@ class _Bar:
     def __init__(self, epochs: int, quiet: bool) -> None:
         self.epochs, self.quiet = epochs, quiet
         self.unreadable: set[str] = set()
+        self.epochs_seen = 0
         self._bar: Progress | None = None
 
     def __call__(self, event: StepDone | EpochDone) -> None:
@@ -281,6 +295,7 @@ class _Bar:
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
             self._bar = None
+        self.epochs_seen += 1
         self.unreadable |= {str(error) for error in event.unreadable}
         if self.quiet:
             return
