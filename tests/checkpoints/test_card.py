@@ -64,9 +64,7 @@ def test_a_newer_format_names_the_detseg_that_is_needed():
         "written_by": "7.5.0",
         "model": {"new": 1},
     }
-    with pytest.raises(
-        WeightsError, match=r"best\.onnx: .*format 9 by detseg 7\.5\.0.*pip install --upgrade"
-    ):
+    with pytest.raises(WeightsError, match=r"best\.onnx: .*format 9 by detseg 7\.5\.0.*pip install --upgrade"):
         Card.from_json_text(json.dumps(block), "best.onnx")
 
 
