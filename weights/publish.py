@@ -12,19 +12,15 @@ import argparse
 import csv
 import hashlib
 import json
-from pathlib import Path, PurePosixPath
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from detseg import checkpoints
-from detseg.annotations.dataset import AnnotationSet
 from detseg.annotations.formats import load as load_truth
-from detseg.evaluation import DetectionMetrics, evaluate
 from detseg.files import write_text
-from detseg.images import ImageFile
-from detseg.pipeline import detect_files
-from detseg.postprocess import Selection
-from detseg.results import Detections
-from detseg.runtimes import open_runtime
 from detseg.runtimes.export import export_onnx
 
 HERE = Path(__file__).resolve().parent
@@ -42,8 +38,7 @@ def main() -> None:
     parser.add_argument("--default", action="store_true")
     given = parser.parse_args()
     files = write_weights(given.run / "weights" / "best.safetensors", given.name)
-    truth = load_truth(given.data, given.split)
-    metrics = measure(files["onnx"], truth)
+    metrics = measure(files["onnx"], given.data, given.split)
     card = card_text(given, files, metrics, count_train_boxes(given.data))
     write_text(HERE / "cards" / f"{given.name}.md", card)
     enter(given.name, given.about, files, default=given.default)
@@ -59,15 +54,13 @@ def write_weights(best: Path, name: str) -> dict[str, Path]:
     return files
 
 
-def measure(weights: Path, truth: AnnotationSet) -> DetectionMetrics:
-    """COCO's numbers, as `detseg eval` takes them."""
-    runtime = open_runtime(weights)
-    files = [ImageFile(truth.image_path(i), PurePosixPath(name)) for i, name in enumerate(truth.image_files)]
-    found = []
-    for i, outcome in enumerate(detect_files(files, runtime, Selection(conf=0.001, iou=0.6, max_det=100))):
-        height, width = truth.image_hw[i]
-        found.append(outcome.detections or Detections((int(height), int(width))))
-    return evaluate(truth, found)
+def measure(weights: Path, data: str, split: str) -> dict[str, Any]:
+    """The numbers of `detseg eval`, by running it."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["eval", str(weights), data, "--split", split, "--json", "--out", folder]
+        told = subprocess.run([sys.executable, "-m", "detseg.cli.main", *words], stdout=subprocess.PIPE, check=True)
+    metrics: dict[str, Any] = json.loads(told.stdout)["metrics"]
+    return metrics
 
 
 def count_train_boxes(data: str) -> dict[str, int]:
@@ -77,17 +70,17 @@ def count_train_boxes(data: str) -> dict[str, int]:
     return {name: int((labels == i).sum()) for i, name in enumerate(truth.categories.names)}
 
 
-def card_text(given: Any, files: dict[str, Path], metrics: DetectionMetrics, train_boxes: dict[str, int]) -> str:
+def card_text(given: Any, files: dict[str, Path], metrics: dict[str, Any], train_boxes: dict[str, int]) -> str:
     """The card, in Markdown."""
     card = checkpoints.read_card(files["onnx"])
     training = card.training
     height, width = card.preprocess.frame_hw
-    enough = [c for c in metrics.per_class if train_boxes[c.name] >= 100]
-    mean50 = sum(c.ap50 for c in enough) / len(enough)
+    classes = sorted(metrics["per_class"], key=lambda c: -train_boxes[c["name"]])
+    enough = [c["ap50"] for c in classes if train_boxes[c["name"]] >= 100]
     rows = "\n".join(
-        f"| {c.name} | {train_boxes[c.name]} | {c.objects} | {c.ap:.3f} | {c.ap50:.3f} |"
-        for c in sorted(metrics.per_class, key=lambda c: -train_boxes[c.name])
-        if c.objects
+        f"| {c['name']} | {train_boxes[c['name']]} | {c['objects']} | {c['ap']:.3f} | {c['ap50']:.3f} |"
+        for c in classes
+        if c["objects"]
     )
     sizes = ", ".join(f"`{path.name}` {path.stat().st_size / 1e6:.1f} MB" for path in files.values())
     return f"""# {given.name}
@@ -105,9 +98,9 @@ def card_text(given: Any, files: dict[str, Path], metrics: DetectionMetrics, tra
 
 ## Measured
 
-On the {metrics.images} pictures of the list `{given.split}`, with the ONNX file: AP **{metrics.ap:.3f}**,
-AP50 **{metrics.ap50:.3f}**, AP75 {metrics.ap75:.3f}, AR {metrics.ar_max:.3f}. Mean AP50 over the {len(enough)} classes
-with at least 100 training boxes: **{mean50:.3f}**. Again with:
+On the {metrics["images"]} pictures of the list `{given.split}`, with the ONNX file: AP **{metrics["ap"]:.3f}**,
+AP50 **{metrics["ap50"]:.3f}**, AP75 {metrics["ap75"]:.3f}, AR {metrics["ar_max"]:.3f}. Mean AP50 over the
+{len(enough)} classes with at least 100 training boxes: **{sum(enough) / len(enough):.3f}**. Again with:
 
     detseg eval {given.name} {Path(given.data).name} --split {given.split}
 
