@@ -60,6 +60,7 @@ RULES = [
     Selection(conf=0.3, agnostic=True),
     Selection(conf=0.1, classes=(3, 1)),
     Selection(conf=0.1, max_det=3),
+    Selection(conf=0.0, top_k=40, iou=0.9, max_det=1000),
 ]
 
 
@@ -84,6 +85,13 @@ def test_equal_scores_at_the_edge_of_top_k_come_in_their_order() -> None:
     scores[7] = 0.9
     chosen = select(boxes, scores, Selection(top_k=4))[0]
     assert np.array_equal(chosen, boxes[[7, 0, 1, 2]])
+
+
+def test_only_scores_above_the_threshold_stay() -> None:
+    boxes = np.array([[0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9]], np.float32)
+    scores = np.array([[0.3], [0.1], [0.0]], np.float32)
+    assert len(select(boxes, scores, Selection(conf=0.1))[0]) == 1
+    assert len(select(boxes, scores, Selection(conf=0))[0]) == 2  # networks fill up with score 0
 
 
 def test_one_box_may_be_several_things() -> None:

@@ -1,0 +1,81 @@
+"""`detseg eval`: how good is a detector, or a file of its results, on a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import options
+from .exits import Exit
+
+_EPILOG = """\b
+Examples:
+  detseg eval runs/train/exp/weights/best.safetensors cells/
+  detseg eval cells/ --split test --json
+  detseg eval --predictions runs/detect/exp/predictions.json cells/
+
+DATA is a folder (VOC tree, YOLO tree, COCO JSON files), a COCO .json or a YOLO data.yaml. Without WEIGHTS those
+that come with detseg are measured. Classes are matched by name. Written are metrics.json, and truth.json and
+predictions.json, on which pycocotools gives the same numbers to the last bit. Pictures that cannot be read count as
+pictures on which nothing was found, and are named (exit code 6)."""
+
+
+@click.command(cls=options.Command, epilog=_EPILOG)
+@click.argument("words", metavar="[WEIGHTS] DATA", nargs=-1, type=click.Path(path_type=Path))
+@options.weights("The same as WEIGHTS.  [default: the weights that come with detseg]")
+@click.option("--data", cls=options.Option, type=click.Path(path_type=Path), help="The same as DATA.")
+@click.option(
+    "--predictions",
+    type=click.Path(path_type=Path),
+    help="Measure these results instead: COCO JSON, of detseg detect --save coco or of another program.",
+)
+@click.option(
+    "--split",
+    cls=options.Option,
+    aliases=("--task",),
+    help="Part of the data set.  [default: val, else test, else everything]",
+)
+@options.conf(0.001)
+@options.iou(0.6)
+@options.max_det(100)
+@options.imgsz()
+@options.batch()
+@options.device()
+@options.runtime()
+@options.workers()
+@options.run_folder("eval")
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many pictures.")
+@options.json_output("Print metrics.json on stdout instead of tables.")
+@options.quiet
+def command(words: tuple[Path, ...], weights: Path | None, data: Path | None, **given: Any) -> Exit:
+    """Measure a detector, or its written results, against a data set.
+
+    Thresholds are set so that recall is not cut short: scores from 0.001, suppression at an overlap of 0.6, 100
+    objects a picture, as detectors are usually measured on COCO.
+    """
+    weights, data = _sides(words, weights, data, given["predictions"])
+    from . import eval_run
+
+    return eval_run.run(eval_run.Request(weights=weights, data=data, **given))
+
+
+def _sides(
+    words: tuple[Path, ...], weights: Path | None, data: Path | None, predictions: Path | None
+) -> tuple[Path | None, Path]:
+    """Weights and data set from words and options together."""
+    left = list(words)
+    if data is None and left:
+        data = left.pop()
+    if weights is None and left:
+        weights = left.pop()
+    if left:
+        raise click.UsageError(f"'{left[0]}' is one word too many: detseg eval [WEIGHTS] DATA")
+    if data is None:
+        raise click.UsageError("no DATA given: detseg eval [WEIGHTS] DATA")
+    if predictions is not None and weights is not None:
+        raise click.UsageError("either WEIGHTS or --predictions, not both: detseg eval --predictions FILE DATA")
+    if weights is None and data.suffix in (".safetensors", ".onnx"):
+        raise click.UsageError(f"'{data}' is a weight file; no DATA given: detseg eval [WEIGHTS] DATA")
+    return weights, data
