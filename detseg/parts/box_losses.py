@@ -35,9 +35,7 @@ def paired_iou(a: Tensor, b: Tensor, kind: IoUKind = "iou", eps: float = 1e-7) -
     diou = iou - apart / (hull_sides.pow(2).sum(dim=1) + eps)
     if kind == "diou":
         return diou
-    angles = torch.atan(a_sides[:, 0] / (a_sides[:, 1] + eps)) - torch.atan(
-        b_sides[:, 0] / (b_sides[:, 1] + eps)
-    )
+    angles = torch.atan(a_sides[:, 0] / (a_sides[:, 1] + eps)) - torch.atan(b_sides[:, 0] / (b_sides[:, 1] + eps))
     v = 4 / math.pi**2 * angles.pow(2)
     with torch.no_grad():
         weight = v / (1 - iou + v + eps)

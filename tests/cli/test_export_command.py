@@ -21,9 +21,7 @@ from detseg.runtimes import export
 def weights(tmp_path: Path) -> Path:
     """A small YOLO with random weights."""
     torch.manual_seed(0)
-    settings = yolo.YOLOConfig(
-        num_classes=2, strides=(32,), anchors=(((40, 40), (80, 60)),), neck_channels=16
-    )
+    settings = yolo.YOLOConfig(num_classes=2, strides=(32,), anchors=(((40, 40), (80, 60)),), neck_channels=16)
     config = yolo.config_to_json(settings)
     card = Card(
         model="yolo",

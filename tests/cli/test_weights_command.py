@@ -100,9 +100,7 @@ def test_info_imports_neither_torch_nor_onnx(weights):
         "assert main() == 0\n"
         "assert not {'torch', 'onnx', 'onnxruntime', 'safetensors'} & set(sys.modules)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "weights", "info", weights], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", program, "weights", "info", weights], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
