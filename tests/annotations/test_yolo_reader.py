@@ -153,3 +153,16 @@ def test_unusable_descriptions(tmp_path: Path, text: str, cause: str) -> None:
     picture(tmp_path / "nolabels/images/a.jpg")
     with pytest.raises(DataError, match=cause):
         load(describe(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("picture_path", "labels"),
+    [
+        ("images/train/a.jpg", "labels/train/a.txt"),
+        ("/x/images/set/images/a.b.png", "/x/images/set/labels/a.b.txt"),
+        ("flat/a.jpg", "flat/a.txt"),
+        ("images", "images.txt"),
+    ],
+)
+def test_where_labels_lie(picture_path: str, labels: str) -> None:
+    assert label_file(picture_path) == labels
