@@ -17,7 +17,7 @@ from PIL import Image
 from detseg.annotations import AnnotationSet, load
 from detseg.errors import DataError
 
-EXAMPLES = settings(max_examples=150)
+EXAMPLES = settings(max_examples=60)
 
 NUMBERS = st.one_of(
     st.integers(-5, 120),
