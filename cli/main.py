@@ -30,8 +30,8 @@ COMMANDS = {
     "eval": "Measure a detector, or its written results, against a data set.",
     "data": "Look at data sets: what is in them, which anchors fit them.",
     "weights": "List weight files and show what is in them.",
-    "models": "List the models that can be trained.",
-    "export": "Write a model as ONNX, checked against its source.",
+    "models": "List the models that can be trained: paper, size, parameters, operations.",
+    "export": "Write a trained model as ONNX, checked against its source.",
     "samples": "Write sample photographs to try detseg on.",
 }
 # what other programs call a command; only ever a suggestion
