@@ -66,8 +66,7 @@ def _show(data: Path, split: str | None, parts: tuple[str, ...], summary: Summar
     sizes = ", ".join(f"{w}x{h} ({n})" for h, w, n in summary.image_sizes)
     more = ", ..." if summary.distinct_image_sizes > len(summary.image_sizes) else ""
     click.echo(
-        f"pictures: width x height (how many) {sizes}{more}; "
-        f"sides {summary.shortest_side} to {summary.longest_side}"
+        f"pictures: width x height (how many) {sizes}{more}; sides {summary.shortest_side} to {summary.longest_side}"
     )
     boxes = ", ".join(f"{count} {name}" for name, count in summary.box_sizes.items())
     click.echo(f"objects: {boxes} (limits of area 32x32 and 96x96)")
@@ -83,9 +82,7 @@ def _show(data: Path, split: str | None, parts: tuple[str, ...], summary: Summar
 
 @command.command(cls=options.Command, epilog="\b\nExample:\n  detseg data anchors VOC2012/ -k 9 --imgsz 416")
 @_DATA
-@click.option(
-    "-k", "--count", "k", type=click.IntRange(1, 100), default=9, show_default=True, help="How many anchors."
-)
+@click.option("-k", "--count", "k", type=click.IntRange(1, 100), default=9, show_default=True, help="How many anchors.")
 @options.imgsz("Size of the network's frame: 320, or 320x416 (height x width).  [default: 320]")
 @click.option(
     "--fit",
@@ -114,9 +111,7 @@ def anchors(
     truth, part = _training_part(data, split)
     sizes = sizes_in_frame(truth, frame_hw, fit)
     if len(sizes) < k:
-        raise DataError(
-            f"{data}: {k} anchors need at least {k} objects, there are {len(sizes)}; ask for fewer: -k"
-        )
+        raise DataError(f"{data}: {k} anchors need at least {k} objects, there are {len(sizes)}; ask for fewer: -k")
     found = kmeans_anchors(sizes, k, seed)
     wh = [[round(w, 2), round(h, 2)] for w, h in found.wh.tolist()]
     if as_json:
@@ -149,9 +144,7 @@ def _training_part(data: Path, split: str | None) -> tuple[AnnotationSet, str | 
     return annotations.load(data, split), split
 
 
-@command.command(
-    cls=options.Command, epilog="\b\nExample:\n  detseg data sample shapes/ --format yolo --images 100"
-)
+@command.command(cls=options.Command, epilog="\b\nExample:\n  detseg data sample shapes/ --format yolo --images 100")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--format",

@@ -77,18 +77,14 @@ def load(path: Path, split: str | None = None, *, need_images: bool = True) -> A
     """
     if path.is_file():
         if split is not None and canonical(split_of(path)) != canonical(split):
-            raise DataError(
-                f"{path}: one file is one split, and its name does not say {split!r}; name the file to use"
-            )
+            raise DataError(f"{path}: one file is one split, and its name does not say {split!r}; name the file to use")
         return _load_file(path, need_images)
     available = split_files(path)
     if split is not None:
         return _load_file(available[choose_split(path, split, tuple(available))], need_images)
     if not available:
         raise DataError(f"{path}: no COCO JSON in it, nor in its folder annotations")
-    return _together(
-        path, [_load_file(file, need_images) for file in available.values()], list(available.values())
-    )
+    return _together(path, [_load_file(file, need_images) for file in available.values()], list(available.values()))
 
 
 def to_coco(annotations: AnnotationSet) -> dict[str, Any]:
@@ -105,9 +101,7 @@ def to_coco(annotations: AnnotationSet) -> dict[str, Any]:
         annotations.difficult.tolist(),
         strict=True,
     )
-    pictures = zip(
-        annotations.image_ids.tolist(), annotations.image_files, annotations.image_hw.tolist(), strict=True
-    )
+    pictures = zip(annotations.image_ids.tolist(), annotations.image_files, annotations.image_hw.tolist(), strict=True)
     return {
         "images": [{"id": i, "file_name": f, "width": w, "height": h} for i, f, (h, w) in pictures],
         "annotations": [
@@ -139,11 +133,7 @@ def _load_file(file: Path, need_images: bool) -> AnnotationSet:
     _add_annotations(content["annotations"], pictures, categories, file, draft)
     result = draft.finish(categories, ids_are_own=True)
     if not len(result):
-        why = (
-            f"{len(draft.faults)} faults, the first: {draft.faults[0]}"
-            if draft.faults
-            else "'images' is empty"
-        )
+        why = f"{len(draft.faults)} faults, the first: {draft.faults[0]}" if draft.faults else "'images' is empty"
         raise DataError(f"{file}: no picture of it can be used; {why}")
     return result
 
@@ -174,9 +164,7 @@ def _categories(entries: list[Any], file: Path, draft: Draft) -> Categories:
         if id_ is None or not isinstance(name, str | int) or isinstance(name, bool):
             draft.error("bad-category", file, f"category {position} has no usable id and name; left out")
         elif id_ in names:
-            draft.error(
-                "duplicate-id", file, f"category id {id_} is given more than once; the first is taken"
-            )
+            draft.error("duplicate-id", file, f"category id {id_} is given more than once; the first is taken")
         else:
             names[id_] = _new_name(str(name), id_, names, file, draft)
     if not names:
@@ -192,9 +180,7 @@ def _new_name(name: str, id_: int, names: dict[int, str], file: Path, draft: Dra
     new = f"{name} ({id_})"
     while new in taken:
         new += "'"
-    draft.warn(
-        "duplicate-name", file, f"two categories are called {name!r}; the one of id {id_} becomes {new!r}"
-    )
+    draft.warn("duplicate-name", file, f"two categories are called {name!r}; the one of id {id_} becomes {new!r}")
     return new
 
 
@@ -209,9 +195,7 @@ def _add_pictures(entries: list[Any], file: Path, draft: Draft, need_images: boo
         try:
             id_, name = _picture_entry(entry, position)
             if id_ in index:
-                raise _Unusable(
-                    "duplicate-id", f"picture id {id_} is given more than once; the first is taken"
-                )
+                raise _Unusable("duplicate-id", f"picture id {id_} is given more than once; the first is taken")
             index[id_] = None
             found = _find_picture(name, places, folders)
             if found is None and need_images:
@@ -219,9 +203,7 @@ def _add_pictures(entries: list[Any], file: Path, draft: Draft, need_images: boo
             found = found or name
             hw = _size_of(entry) or header_hw(places[0] / found) or (0, 0)
             if need_images and min(hw) < 1:
-                raise _Unusable(
-                    "unreadable-picture", f"picture {name!r}: no size in the file, not readable; left out"
-                )
+                raise _Unusable("unreadable-picture", f"picture {name!r}: no size in the file, not readable; left out")
         except _Unusable as error:
             draft.error(error.kind, file, str(error))
             continue
@@ -278,9 +260,7 @@ def _add_annotations(
     entries: list[Any], pictures: dict[int, int | None], categories: Categories, file: Path, draft: Draft
 ) -> None:
     row_of: dict[int, int] = {}
-    next_id = 1 + max(
-        (i for e in entries if isinstance(e, dict) and (i := _as_id(e.get("id"))) is not None), default=0
-    )
+    next_id = 1 + max((i for e in entries if isinstance(e, dict) and (i := _as_id(e.get("id"))) is not None), default=0)
     for position, entry in enumerate(entries, 1):
         try:
             picture, label, box = _annotation(entry, pictures, categories)
@@ -290,9 +270,7 @@ def _add_annotations(
             if id_ is not None and id_ in row_of:
                 if draft.is_row(row_of[id_], picture, box, label):
                     raise _Unusable("duplicate-id", "the same annotation is given twice; taken once")
-                draft.warn(
-                    "duplicate-id", file, f"the id is given more than once; this one becomes {next_id}", id_
-                )
+                draft.warn("duplicate-id", file, f"the id is given more than once; this one becomes {next_id}", id_)
                 id_ = None
             if id_ is None:
                 id_, next_id = next_id, next_id + 1
@@ -316,15 +294,11 @@ def _annotation(
         raise _Unusable("bad-annotation", f"it is a {type(entry).__name__}, not an object; left out")
     image_id = _as_id(entry.get("image_id"))
     if image_id is None or image_id not in pictures:
-        raise _Unusable(
-            "unknown-picture", f"there is no picture of id {_short(entry.get('image_id'))}; left out"
-        )
+        raise _Unusable("unknown-picture", f"there is no picture of id {_short(entry.get('image_id'))}; left out")
     category_id = _as_id(entry.get("category_id"))
     label = None if category_id is None else categories.index_of_id.get(category_id)
     if label is None:
-        raise _Unusable(
-            "unknown-category", f"there is no category {_short(entry.get('category_id'))}; left out"
-        )
+        raise _Unusable("unknown-category", f"there is no category {_short(entry.get('category_id'))}; left out")
     box = entry.get("bbox")
     if box is None or (box == [] and entry.get("segmentation")):
         raise _Unusable("missing-box", "it has no bbox; left out")

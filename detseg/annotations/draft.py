@@ -118,9 +118,7 @@ class Draft:
                 message = f"{what} is less than 1 pixel wide or high inside the picture; left out"
                 self.warn("degenerate-box", source, message, self._ids[row])
             else:
-                self.warn(
-                    "box-outside", source, f"{what} reaches outside; cut to the picture", self._ids[row]
-                )
+                self.warn("box-outside", source, f"{what} reaches outside; cut to the picture", self._ids[row])
 
 
 def _clip_each(boxes: NDArray[np.float64], hw: NDArray[np.int32]) -> NDArray[np.float64]:

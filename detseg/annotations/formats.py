@@ -80,9 +80,7 @@ def _format_of_file(path: Path) -> Format:
         return "coco"
     if suffix in (".yaml", ".yml"):
         return "yolo"
-    raise DataError(
-        f"{path}: a data set is a folder, a COCO .json or a YOLO .yaml file; this is none of them"
-    )
+    raise DataError(f"{path}: a data set is a folder, a COCO .json or a YOLO .yaml file; this is none of them")
 
 
 def _format_of_folder(path: Path) -> Format | None:

@@ -24,9 +24,7 @@ def canonical(split: str) -> str:
     return _SYNONYMS.get(lower, lower)
 
 
-def choose_split(
-    where: Path, asked: str, available: Sequence[str], shown: Sequence[str] | None = None
-) -> str:
+def choose_split(where: Path, asked: str, available: Sequence[str], shown: Sequence[str] | None = None) -> str:
     """The available name that means `asked`: itself, or a synonym of it.
 
     Raises DataError naming the splits there are (`shown`, where not all are worth showing).

@@ -94,9 +94,7 @@ def _classes(annotations: AnnotationSet, counted: NDArray[np.bool_]) -> tuple[Cl
     ignored = np.bincount(annotations.labels[~counted], minlength=k)
     seen = np.stack([annotations.image_index[counted], annotations.labels[counted]], axis=1)
     images = np.bincount(np.unique(seen, axis=0)[:, 1], minlength=k)
-    rows = zip(
-        annotations.categories.ids, annotations.categories.names, objects, images, ignored, strict=True
-    )
+    rows = zip(annotations.categories.ids, annotations.categories.names, objects, images, ignored, strict=True)
     return tuple(ClassSummary(id_, name, int(o), int(i), int(g)) for id_, name, o, i, g in rows)
 
 
@@ -111,6 +109,5 @@ def _faults(faults: tuple[Fault, ...]) -> tuple[FaultSummary, ...]:
     order = sorted(kinds, key=lambda key: (key[0] != "error", -kinds[key], key[1]))
     first = {(f.severity, f.kind): f for f in reversed(faults)}
     return tuple(
-        FaultSummary(kind, severity, kinds[severity, kind], str(first[severity, kind]))
-        for severity, kind in order
+        FaultSummary(kind, severity, kinds[severity, kind], str(first[severity, kind])) for severity, kind in order
     )

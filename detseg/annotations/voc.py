@@ -107,9 +107,7 @@ def write_voc(annotations: AnnotationSet, root: str | Path, split: str) -> None:
     stems = [Path(name).stem for name in annotations.image_files]
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise DataError(
-            f"{root}: two pictures are called {twice}: a VOC tree names its files by the stem alone"
-        )
+        raise DataError(f"{root}: two pictures are called {twice}: a VOC tree names its files by the stem alone")
     for image, stem in enumerate(stems):
         files.write_text(root / "Annotations" / f"{stem}.xml", _page_text(annotations, image))
     files.write_text(root / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{stem}\n" for stem in stems))
@@ -126,9 +124,7 @@ def _page_text(annotations: AnnotationSet, image: int) -> str:
         _add_text(size, tag, str(value))
     rows = annotations.rows(image)
     corners = np.rint(annotations.boxes[rows]).astype(np.int64) + np.array([1, 1, 0, 0])
-    for box, label, ignored in zip(
-        corners.tolist(), annotations.labels[rows], annotations.ignored[rows], strict=True
-    ):
+    for box, label, ignored in zip(corners.tolist(), annotations.labels[rows], annotations.ignored[rows], strict=True):
         element = SubElement(page, "object")
         _add_text(element, "name", annotations.categories.names[label])
         _add_text(element, "difficult", str(int(ignored)))
@@ -144,9 +140,7 @@ def _add_text(parent: Element, tag: str, text: str) -> None:
 
 
 def _first(draft: Draft) -> str:
-    return (
-        f"{len(draft.faults)} faults, the first: {draft.faults[0]}" if draft.faults else "the list is empty"
-    )
+    return f"{len(draft.faults)} faults, the first: {draft.faults[0]}" if draft.faults else "the list is empty"
 
 
 def _image_folder(root: Path) -> Path | None:
@@ -172,9 +166,7 @@ def _fill(draft: Draft, pages: Sequence[_Page], categories: Categories, need_ima
         name = found or f"{page.file.stem}.jpg"
         hw = page.hw if min(page.hw) > 0 else header_hw(folder / name) or (0, 0)
         if need_images and min(hw) < 1:
-            draft.error(
-                "unreadable-picture", folder / name, f"no size in {page.file}, no readable picture; left out"
-            )
+            draft.error("unreadable-picture", folder / name, f"no size in {page.file}, no readable picture; left out")
             continue
         picture = draft.add_picture(f"{folder.name}/{name}", hw, page.file)
         _add_objects(draft, picture, page, categories)
@@ -290,9 +282,7 @@ def _entry_stem(entry: str, pages: dict[str, _Page], draft: Draft, file: Path) -
             if stem and stem in pages:
                 return None if candidate == flagged and flagged and flag == "-1" else stem
     if not (file.parent.parent.parent / "Annotations" / f"{flagged or entry}.xml").is_file():
-        draft.error(
-            "missing-annotation", file, f"{flagged or entry} has no XML file in Annotations; left out"
-        )
+        draft.error("missing-annotation", file, f"{flagged or entry} has no XML file in Annotations; left out")
     return None  # an XML file that is there but cannot be read has its own fault already
 
 

@@ -122,13 +122,9 @@ def write_yolo(annotations: AnnotationSet, root: str | Path) -> None:
         keep = ~annotations.ignored[rows]
         boxes = xyxy_to_cxcywh(annotations.boxes[rows][keep]) / (w, h, w, h)
         ids = [annotations.categories.ids[label] for label in annotations.labels[rows][keep]]
-        lines = [
-            f"{i} " + " ".join(f"{v:.9g}" for v in box) for i, box in zip(ids, boxes.tolist(), strict=True)
-        ]
+        lines = [f"{i} " + " ".join(f"{v:.9g}" for v in box) for i, box in zip(ids, boxes.tolist(), strict=True)]
         target = (
-            label_file(name)
-            if "images" in Path(name).parts[:-1]
-            else str(Path("labels", name).with_suffix(".txt"))
+            label_file(name) if "images" in Path(name).parts[:-1] else str(Path("labels", name).with_suffix(".txt"))
         )
         files.write_text(Path(root) / target, "".join(line + "\n" for line in lines))
 
@@ -191,13 +187,9 @@ def _names(content: dict[Any, Any], file: Path, root: Path) -> Categories | None
         names = [str(i) for i in range(content["nc"])]
     if names is None:
         return _class_list(root)
-    pairs = (
-        list(names.items())
-        if isinstance(names, dict)
-        else list(enumerate(names))
-        if isinstance(names, list)
-        else []
-    )
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    pairs = list(names.items()) if isinstance(names, dict) else []
     try:
         ids = [int(key) for key, _ in pairs]
         if not pairs or not all(0 <= id_ < 2**31 for id_ in ids):
@@ -260,9 +252,7 @@ def _pictures_of(entry: str, tree: _Tree, draft: Draft) -> Iterator[str]:
     elif place.suffix.lower() in (".txt", ".lst") and place.is_file():
         yield from _listed(place, tree, draft)
     else:
-        raise DataError(
-            f"{tree.source}: {entry!r} is neither a folder nor a .txt list; looked in {tree.root}"
-        )
+        raise DataError(f"{tree.source}: {entry!r} is neither a folder nor a .txt list; looked in {tree.root}")
 
 
 def _place(entry: str, tree: _Tree) -> Path:
@@ -309,9 +299,7 @@ def _fill(draft: Draft, picture: str, categories: Categories) -> bool:
     for number, class_id, (x1, y1, x2, y2) in lines or []:
         label = categories.index_of_id.get(class_id)
         if label is None:
-            draft.error(
-                "unknown-category", source, f"line {number}: there is no class {class_id}; left out", number
-            )
+            draft.error("unknown-category", source, f"line {number}: there is no class {class_id}; left out", number)
         else:
             draft.add_box(index, (x1 * w, y1 * h, x2 * w, y2 * h), label, number)
     return lines is not None
