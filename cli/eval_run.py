@@ -247,13 +247,13 @@ def _tables(metrics: DetectionMetrics) -> str:
         "ap50": ("AP50", "overlap 0.50"),
         "ap75": ("AP75", "overlap 0.75"),
         "ap_small": ("AP small", "objects below 32x32 pixels"),
-        "ap_medium": ("AP medium", "objects below 96x96 pixels"),
+        "ap_medium": ("AP medium", "objects of 32x32 to 96x96 pixels"),
         "ap_large": ("AP large", "larger objects"),
         "ar_1": ("AR 1", "recall, 1 object per picture and class"),
         "ar_10": (f"AR {few}", f"recall, {few} objects per picture and class"),
         "ar_max": (f"AR {many}", f"recall, {many} objects per picture and class"),
         "ar_small": ("AR small", "recall, objects below 32x32 pixels"),
-        "ar_medium": ("AR medium", "recall, objects below 96x96 pixels"),
+        "ar_medium": ("AR medium", "recall, objects of 32x32 to 96x96 pixels"),
         "ar_large": ("AR large", "recall, larger objects"),
     }
     rows = [(meaning[name][0], _shown(value), meaning[name][1]) for name, value in metrics.twelve().items()]
