@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -14,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from detseg import checkpoints
-from detseg.annotations import AnnotationSet
+from detseg.annotations import AnnotationSet, splits
+from detseg.annotations import load as load_truth
 from detseg.annotations.anchors import Anchors, kmeans_anchors, sizes_in_frame
-from detseg.annotations.formats import load as load_truth
+from detseg.annotations.split_names import canonical
 from detseg.checkpoints import Card
 from detseg.detectors import catalog
 from detseg.detectors.contract import Detector
@@ -76,18 +78,15 @@ def prepare(config: TrainConfig, command: str) -> Prepared:
 
 
 def read_truth(config: TrainConfig) -> tuple[AnnotationSet, AnnotationSet | None]:
-    """The training pictures, and those to validate on (None where the data set has no such list)."""
-    truth = _first_split(config.data, config.split, ("train",))
+    """The training pictures, and those to validate on (None where the data set has no such split)."""
+    available = splits(config.data)
+    truth = load_truth(config.data, config.split or _usual(available, "train"))
     if not len(truth.boxes) or truth.ignored.all():
         raise DataError(f"{config.data}: no object to learn from among its {len(truth)} training pictures")
-    try:
-        validation = _first_split(config.data, config.val_split, ("val", "test"))
-    except DataError:
-        if config.val_split is not None:
-            raise
+    val_split = config.val_split or _usual(available, "val", "test")
+    if val_split is None:
         return truth, None
-    if config.val_split is None and validation.image_files == truth.image_files:
-        return truth, None
+    validation = load_truth(config.data, val_split)
     if validation.categories.names != truth.categories.names:
         raise DataError(
             f"{config.data}: the classes to train on ({', '.join(truth.categories.names)}) are not those to validate "
@@ -96,16 +95,9 @@ def read_truth(config: TrainConfig) -> tuple[AnnotationSet, AnnotationSet | None
     return truth, validation
 
 
-def _first_split(data: str, asked: str | None, usual: tuple[str, ...]) -> AnnotationSet:
-    """The split asked for, else the first of the usual ones there is; a set without splits is taken whole."""
-    if asked is not None:
-        return load_truth(data, asked)
-    for name in usual:
-        try:
-            return load_truth(data, name)
-        except DataError:
-            continue
-    return load_truth(data)
+def _usual(available: Sequence[str], *wanted: str) -> str | None:
+    """The first of the wanted splits that there is, by whatever spelling; None means everything."""
+    return next((name for want in wanted for name in available if canonical(name) == want), None)
 
 
 def _start_from(model: Detector, weights: str) -> tuple[str, ...]:

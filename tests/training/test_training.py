@@ -235,3 +235,11 @@ def test_a_killed_run_goes_on_and_ends(shapes, tmp_path):
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
     assert "best AP" in done.stdout
     assert not list(out.rglob(".part-*.csv"))
+
+
+def test_a_broken_training_split_is_never_replaced_by_another(tmp_path):
+    data = write_sample(tmp_path / "shapes", format="coco", images=6, seed=1, hw=(64, 64))
+    (train,) = data.rglob("*train*.json")
+    train.write_text('{"images": [')
+    with pytest.raises(DataError, match=train.name):
+        prepare(small(data), "x")
