@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cv2
 
 from detseg.annotations.categories import Categories
 from detseg.checkpoints import Card, zoo
@@ -89,14 +90,13 @@ def run(request: Request) -> Exit:
     model = _model(request)
     if request.dry_run:
         return _dry_run(request, model, pictures, folder)
+    cv2.setNumThreads(1)  # the route has its own threads, one picture each
     runtime = _runtime(request, model)
     folder = _folder(request, make=True)
     journal = Journal(folder, _settings(request, model), resume=request.resume)
     tally, started = Tally(model.card.categories), time.monotonic()
     try:
-        with open_writers(
-            request.formats, folder, model.card.categories, save_conf=request.save_conf
-        ) as writers:
+        with open_writers(request.formats, folder, model.card.categories, save_conf=request.save_conf) as writers:
             is_whole = _stream(Bench(request, model, runtime, writers, journal), pictures, total, tally)
         write_failures(folder, tally.faults)
     except DetsegError:
@@ -167,17 +167,13 @@ def _model(request: Request) -> Model:
 def _class_indices(words: tuple[str, ...], categories: Categories) -> tuple[int, ...] | None:
     """Names or numbers from 0, several with commas -> class indices; None for all."""
     known = categories.index_of_name
-    singles = [
-        part.strip() for word in words for part in ([word] if word in known else word.strip("[]").split(","))
-    ]
+    singles = [part.strip() for word in words for part in ([word] if word in known else word.strip("[]").split(","))]
     indices = []
     for single in filter(None, singles):
         if single not in known and not (single.isdecimal() and int(single) < len(categories)):
             close = difflib.get_close_matches(single, known, n=1)
             hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(categories.names)}"
-            raise click.BadParameter(
-                f"'{single}' is no class of these weights; {hint}", param_hint="--classes"
-            )
+            raise click.BadParameter(f"'{single}' is no class of these weights; {hint}", param_hint="--classes")
         indices.append(known.get(single, int(single) if single.isdecimal() else -1))
     return tuple(sorted(set(indices))) if indices else None
 

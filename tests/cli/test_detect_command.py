@@ -430,7 +430,7 @@ def test_a_name_too_long_for_results_fails_alone(photos, weights, monkeypatch):
 def test_memory_is_flat_however_long_the_folder(tmp_path, weights, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = draw(tmp_path / "in" / "000.jpg", hw=(1500, 2000))
-    for i in range(1, 50):
+    for i in range(1, 60):
         os.link(first, tmp_path / "in" / f"{i:03d}.jpg")
     # VmHWM, since the peak in rusage begins at the size of the process that started this one
     code = (
@@ -438,8 +438,8 @@ def test_memory_is_flat_however_long_the_folder(tmp_path, weights, monkeypatch):
         "print([int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')][0] / 1024)"
     )
     peaks = []
-    for count in (6, 50):  # 44 more pictures are 400 MB of pixels
-        arguments = ["detect", "in", "-w", weights, "-o", f"out{count}", "--limit", str(count)]
+    for count in (20, 60):  # 40 more pictures are 360 MB of pixels; ten are under way at most
+        arguments = ["detect", "in", "-w", weights, "-o", f"out{count}", "--limit", str(count), "--workers", "2"]
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments, "--save", "crops", "--json"],
             check=True,
@@ -447,7 +447,7 @@ def test_memory_is_flat_however_long_the_folder(tmp_path, weights, monkeypatch):
             text=True,
         )
         peaks.append(float(done.stdout.splitlines()[-1]))
-    assert peaks[1] < peaks[0] + 50
+    assert peaks[1] < peaks[0] + 100
 
 
 def test_it_starts_without_torch(photos, weights):
