@@ -50,7 +50,9 @@ def looks_like(file: Path) -> bool:
 def split_files(root: Path) -> dict[str, Path]:
     """Split name -> its JSON file, of root/*.json, root/annotations/*.json and root/<split>/*.json."""
     folders = [root, root / "annotations", *(p for p in _subfolders(root) if canonical(p.name) in SPLITS)]
-    found = [f for folder in folders for f in sorted(folder.glob("*.json")) if looks_like(f)]
+    files = (f for folder in folders for f in sorted(folder.glob("*.json")))
+    # a damaged train.json is still the training split: it must be complained of, not passed over
+    found = [f for f in files if looks_like(f) or canonical(split_of(f)) in SPLITS]
     boxes = [f for f in found if not f.name.startswith(_NOT_BOXES)] or found
     names = [split_of(f) for f in boxes]
     unique = [
