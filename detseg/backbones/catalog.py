@@ -22,15 +22,10 @@ TORCHVISION_FAMILIES: dict[str, tuple[str, ...]] = {
     "MobileNet": ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
     "MNASNet": ("mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3"),
     "ShuffleNet": tuple(f"shufflenet_v2_x{width}" for width in ("0_5", "1_0", "1_5", "2_0")),
-    "EfficientNet": tuple(
-        f"efficientnet_{size}" for size in (*(f"b{i}" for i in range(8)), "v2_s", "v2_m", "v2_l")
-    ),
+    "EfficientNet": tuple(f"efficientnet_{size}" for size in (*(f"b{i}" for i in range(8)), "v2_s", "v2_m", "v2_l")),
     "RegNet": (
         *(f"regnet_x_{size}" for size in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf")),
-        *(
-            f"regnet_y_{size}"
-            for size in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf", "128gf")
-        ),
+        *(f"regnet_y_{size}" for size in ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf", "128gf")),
     ),
     "ConvNeXt": ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large"),
     "Swin": ("swin_t", "swin_s", "swin_b", "swin_v2_t", "swin_v2_s", "swin_v2_b"),
@@ -79,9 +74,7 @@ def build_backbone(
 
 def names() -> list[str]:
     """All names, sorted; besides them every "timm:NAME" that the timm installed here can take apart."""
-    return sorted(
-        ["efficientnet_lite0", *(name for family in TORCHVISION_FAMILIES.values() for name in family)]
-    )
+    return sorted(["efficientnet_lite0", *(name for family in TORCHVISION_FAMILIES.values() for name in family)])
 
 
 def _unknown(name: str) -> str:

@@ -38,22 +38,18 @@ def fetch(url: str, *, progress: Progress | None = None) -> Path:
     target = cache_folder() / name
     if target.exists():
         if not _hash_agrees(target, name):
-            raise WeightsError(
-                f"{target}: damaged, its SHA-256 is not the one in its name; delete it, try again"
-            )
+            raise WeightsError(f"{target}: damaged, its SHA-256 is not the one in its name; delete it, try again")
         return target
     by_hand = f"fetch {url} on a machine that has a network and put it at {target}"
     with replacing(target) as temporary:
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT) as response, temporary.open("wb") as file:
                 _copy(response, file, progress)
-        except (_NetworkError, urllib.error.URLError, TimeoutError) as error:
+        except (_NetworkError, http.client.HTTPException, urllib.error.URLError, TimeoutError) as error:
             cause = getattr(error, "reason", error)
             raise WeightsError(f"{name}: cannot be downloaded ({cause}); {by_hand}") from error
         if not _hash_agrees(temporary, name):
-            raise WeightsError(
-                f"{name}: what was downloaded has another SHA-256 than its name says; {by_hand}"
-            )
+            raise WeightsError(f"{name}: what was downloaded has another SHA-256 than its name says; {by_hand}")
     return target
 
 
@@ -108,9 +104,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def fill(
-    module: nn.Module, tensors: dict[str, Tensor], source: str | Path, ignored: Collection[str] = ()
-) -> None:
+def fill(module: nn.Module, tensors: dict[str, Tensor], source: str | Path, ignored: Collection[str] = ()) -> None:
     """Puts `tensors` into `module`; every name must be found on both sides and every shape agree.
 
     `ignored` are prefixes of names that the file may have and the module lacks. Raises WeightsError that

@@ -12,6 +12,7 @@ import copy
 import itertools
 import math
 import re
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,18 +61,19 @@ class TorchvisionBackbone(Backbone):
         progress: pretrained.Progress | None = None,
     ) -> None:
         super().__init__()
-        self.net = _random_net(name)
-        kind = type(self.net).__name__
+        net = _random_net(name)
+        kind = type(net).__name__
         self._channels_last = kind == "SwinTransformer"
-        if kind in (
-            "GoogLeNet",
-            "Inception3",
-        ):  # torchvision maps ImageNet's normalisation to this one inside
+        # torchvision maps ImageNet's normalisation to this one inside these two
+        self._own_normalisation = kind in ("GoogLeNet", "Inception3")
+        if self._own_normalisation:
             self.mean = self.std = (127.5, 127.5, 127.5)
-        links = _links(self.net)
+        links = _links(net)
         links = links if head_conv else links[: len(links) - _HEAD_LINKS.get(kind, 0)]
-        measured = self._measure(links)
-        self._cut(name, strides, links, measured)
+        measured = _measure(net, links, self._channels_last)
+        self._choose(name, strides, links, measured)
+        self._full_names = frozenset(net.state_dict())
+        self.net = _cut(net, self._links)
         if weights is not None:
             self._load(name, weights, progress)
         if dilate is not None:
@@ -94,34 +96,20 @@ class TorchvisionBackbone(Backbone):
             stages.append([self.net.get_submodule(name) for name in group])
         return stages
 
-    def _cut(self, name: str, strides: Sequence[int], links: list[str], measured: _Measured) -> None:
-        """Keeps the links that the features need and drops everything else from the network."""
+    def _choose(self, name: str, strides: Sequence[int], links: list[str], measured: _Measured) -> None:
+        """Settles which links are needed, which give features, and to which stage each belongs."""
         nominal = dict(zip(links, (_nominal(shape) for shape in measured.outputs), strict=True))
         last_at = {stride: link for link, stride in nominal.items()}
-        chosen = choose_strides(name, sorted(last_at), tuple(strides))
+        chosen = choose_strides(name, sorted(last_at), strides)
         self._taps = tuple(last_at[stride] for stride in chosen)
         self._links = links[: links.index(self._taps[-1]) + 1]
         self._stage_of = {link: stage_index(nominal[link]) if i else 0 for i, link in enumerate(self._links)}
-        self._full_names = frozenset(self.net.state_dict())
-        for child in [child for child, _ in self.net.named_children()]:
-            self._keep(child)
 
-    def _keep(self, child: str) -> None:
-        if child in self._links:
-            return
-        if child not in _OPENED or not any(link.startswith(f"{child}.") for link in self._links):
-            setattr(self.net, child, None)
-            return
-        members = self.net.get_submodule(child)
-        for member, _ in list(members.named_children()):
-            if f"{child}.{member}" not in self._links:
-                delattr(members, member)
-
-    def _measure(self, links: Sequence[str]) -> _Measured:
-        return _measure(self.net, links, self._channels_last)
+    def _measure(self) -> _Measured:
+        return _measure(self.net, self._links, self._channels_last)
 
     def _specs(self) -> tuple[FeatureSpec, ...]:
-        shapes = dict(zip(self._links, self._measure(self._links).outputs, strict=True))
+        shapes = dict(zip(self._links, self._measure().outputs, strict=True))
         return tuple(FeatureSpec(shapes[tap][0], _nominal(shapes[tap])) for tap in self._taps)
 
     def _dilate(self, name: str, output_stride: int, input_strides: dict[str, int]) -> None:
@@ -131,19 +119,17 @@ class TorchvisionBackbone(Backbone):
         dilate_net(self.net, {p: s for p, s in input_strides.items() if p in own}, output_stride)
         deepest: float
         try:
-            deepest = max(_nominal(shape) for shape in self._measure(self._links).outputs)
+            deepest = max(_nominal(shape) for shape in self._measure().outputs)
         except RuntimeError:  # branches that no longer agree in size
             deepest = math.inf
         if deepest > output_stride:
-            raise BackboneError(
-                f"{name} cannot be dilated: part of its steps are not convolutions or poolings"
-            )
+            raise BackboneError(f"{name} cannot be dilated: part of its steps are not convolutions or poolings")
 
     def _load(self, name: str, weights: str | Path, progress: pretrained.Progress | None) -> None:
         published = _published(name)
         if weights == "imagenet" or weights in published:
             chosen = next(iter(published.values())) if weights == "imagenet" else published[str(weights)]
-            if type(self.net).__name__ not in ("GoogLeNet", "Inception3"):
+            if not self._own_normalisation:
                 preset = chosen.transforms()
                 self.mean, self.std = times_255(preset.mean), times_255(preset.std)
             weights = pretrained.fetch(chosen.url, progress=progress)
@@ -186,6 +172,21 @@ def _links(net: nn.Module) -> list[str]:
     return names
 
 
+def _cut(net: nn.Module, links: Sequence[str]) -> nn.Module:
+    """The links alone, under their old names, without the class that held them.
+
+    That class may load old files in its own way (MNASNet), which would be in the way of plain tensors.
+    """
+    trunk = nn.Module()
+    for name, child in net.named_children():
+        if name in links:
+            trunk.add_module(name, child)
+        elif any(link.startswith(f"{name}.") for link in links):
+            members = [(n, member) for n, member in child.named_children() if f"{name}.{n}" in links]
+            trunk.add_module(name, nn.Sequential(OrderedDict(members)))
+    return trunk
+
+
 def _measure(net: nn.Module, links: Sequence[str], channels_last: bool) -> _Measured:
     """Runs the chain without data; the network itself is not touched."""
     twin = _without_data(net).eval()
@@ -206,9 +207,7 @@ def _measure(net: nn.Module, links: Sequence[str], channels_last: bool) -> _Meas
 
 def _without_data(net: nn.Module) -> nn.Module:
     """A copy on the meta device; the weights are not copied on the way."""
-    memo: dict[int, Any] = {
-        id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in net.parameters()
-    }
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in net.parameters()}
     memo |= {id(b): b.to("meta") for b in net.buffers()}
     return copy.deepcopy(net, memo)
 
