@@ -121,8 +121,10 @@ def command(
     **given: Any,
 ) -> Exit:
     """Train a detector on DATA and keep its best weights."""
-    # frames of several sizes: room for the compiled kernels of all of them (12 % faster steps on a CPU)
+    # both are read when torch is imported: room for the compiled kernels of all frame sizes, and large pages for
+    # large tensors, without which a CPU spends a fifth of its time on clearing memory
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from detseg.training.config import TrainConfig
     from detseg.training.setup import prepare
 
