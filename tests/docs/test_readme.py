@@ -54,7 +54,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_detseg(words: list[str], folder: Path) -> None:
     extra = [word for prefix in SMALL if shlex.join(words).startswith(prefix) for word in shlex.split(SMALL[prefix])]
     command = [sys.executable, "-m", "detseg.cli.main", *words, *extra]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, f"detseg {shlex.join(words + extra)}\n{done.stdout}\n{done.stderr}"
 
 

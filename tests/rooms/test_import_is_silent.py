@@ -43,7 +43,7 @@ def test_importing_every_module_prints_writes_and_fetches_nothing(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     assert (done.stdout, done.stderr) == ("", "")
