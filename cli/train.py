@@ -178,7 +178,7 @@ def _special(values: dict[str, Any], model_options: tuple[str, ...]) -> dict[str
     if "weights" in values:
         from detseg.checkpoints import zoo
 
-        changed["weights"] = str(zoo.resolve(values["weights"]))
+        changed["weights"] = str(zoo.resolve(values["weights"], "safetensors"))
     own: dict[str, Any] = {}
     for text in model_options:
         key, equals, value = text.partition("=")

@@ -68,6 +68,9 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(shapes, tmp_pat
     run(small(shapes), tmp_path / "parts", stop_after=1)
     parts = run(small(shapes), tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    averages = [load(tmp_path / which / "weights" / "last.safetensors")[1] for which in ("whole", "parts")]
+    assert all(torch.equal(averages[0][name], averages[1][name]) for name in averages[0])
+    assert any(not torch.equal(averages[0][name], whole[name]) for name in whole)
     for which in ("whole", "parts"):
         with open(tmp_path / which / "results.csv", newline="") as file:
             assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
