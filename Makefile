@@ -20,7 +20,7 @@ help:
 demo: $(USE)
 	@$(BIN)/detseg samples demo/photos
 	@$(BIN)/detseg detect demo/photos --out demo/results --exist-ok
-	@echo "Photographs: demo/photos   The same with boxes: demo/results"
+	@echo "Photographs: demo/photos   The same with boxes: demo/results/images"
 
 # Two processes are the best of two cores: each imports torch once and computes in one thread.
 test: $(DEV)

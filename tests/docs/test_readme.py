@@ -69,7 +69,7 @@ def test_the_commands_run_in_the_order_of_the_page(workplace):
     assert (workplace / "runs" / "train" / "exp" / "weights" / "best.onnx").is_file()
     if not has_default_weights():
         pytest.skip("no default weights in this checkout: all commands but `detseg detect` were run")
-    seen = sorted(p.name for p in (workplace / "runs" / "detect" / "exp").glob("*.jpg"))
+    seen = sorted(p.name for p in (workplace / "runs" / "detect" / "exp" / "images").glob("*.jpg"))
     assert seen == sorted(p.name for p in (workplace / "photos").iterdir())
 
 
