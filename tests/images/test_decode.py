@@ -250,3 +250,13 @@ def test_a_jpeg_is_known_to_be_cut_without_decoding_it() -> None:
     assert jpeg_is_complete(whole + b"\0appended\xff", header)
     for cut in (len(whole) // 2, len(whole) - 300, len(whole) - 1):
         assert not jpeg_is_complete(whole[:cut], header)
+
+
+def test_a_cut_jpeg_is_named_even_if_cv2_would_make_something_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = jpeg_bytes()
+    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: np.full((48, 64, 3), 128, np.uint8))
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(tmp_path / "a.jpg")

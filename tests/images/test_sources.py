@@ -216,6 +216,13 @@ def test_stems_across_sources_in_any_order(tree: Tree) -> None:
     assert outputs("p/*.png", "p/a.jpg") == ["a", "a_jpg"]
 
 
+def test_folders_that_differ_in_case_alone_are_written_apart(tree: Tree) -> None:
+    tree("p/A/1.jpg", "p/a/1.jpg", "p/b/1.jpg")
+    assert names("p") == ["A/1.jpg", "a/1.jpg", "b/1.jpg"]
+    assert outputs("p") == ["A/1", "a_2/1", "b/1"]
+    assert outputs("p/A/1.jpg", "p/a/1.jpg") == ["A/1_jpg", "a/1_jpg_2"]
+
+
 _FILE = st.sampled_from(
     [
         "a.jpg",

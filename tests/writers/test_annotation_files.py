@@ -74,7 +74,7 @@ def test_coco_rounds_nothing(tmp_path: Path) -> None:
         writers.append(image_file(), found)
     rows = json.loads((tmp_path / "predictions.json").read_bytes())
     xywh = np.array([row["bbox"] for row in rows])
-    assert np.array_equal(np.float32(xywh[:, :2] + xywh[:, 2:]), boxes[:, 2:])
+    assert np.array_equal(xywh[:, :2] + xywh[:, 2:], boxes[:, 2:].astype(np.float64))
     assert np.array_equal([row["score"] for row in rows], found.scores.astype(np.float64))
 
 
