@@ -186,9 +186,12 @@ def _lines(stream: Iterable[bytes | str]) -> Iterator[str]:
 
 def _name(absolute: str, base: str) -> PurePosixPath:
     """The place relative to `base`; outside of it the whole path, told apart from the places inside."""
-    path = PurePosixPath(Path(absolute).as_posix())
-    if path.is_relative_to(base):
-        return path.relative_to(base)
+    inside = base if base.endswith(os.sep) else base + os.sep
+    if absolute.startswith(inside):
+        return PurePosixPath(absolute[len(inside) :])
+    path = PurePosixPath(absolute)
+    if absolute == base:
+        return PurePosixPath()
     outside = path.relative_to(path.anchor)
     return _unused(base, "outside") / outside if os.path.lexists(Path(base, outside.parts[0])) else outside
 
@@ -201,7 +204,7 @@ def _unused(folder: str, name: str) -> PurePosixPath:
 
 def _absolute(path: str) -> str:
     """An absolute path without `..`; links are followed only where `..` makes it necessary."""
-    if ".." in Path(path).parts:
+    if ".." in path and ".." in Path(path).parts:
         folder, name = os.path.split(path)
         return os.path.realpath(path) if name in ("", "..") else os.path.join(os.path.realpath(folder), name)
     return os.path.abspath(path)
