@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from detseg.errors import DetsegError
+
+_MASK_LOCK = threading.Lock()
 
 
 @contextmanager
@@ -50,8 +53,9 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    with _MASK_LOCK:  # it can only be read by setting it; two threads at once would leave it at 0 for good
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
 
 
