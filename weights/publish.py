@@ -12,9 +12,11 @@ import argparse
 import csv
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,8 @@ def main() -> None:
 def write_weights(best: Path, name: str) -> dict[str, Path]:
     """Both files of an entry, their matrices in half precision."""
     card, state = checkpoints.load(best)
+    command = re.sub(r" (--out|-o) \S+", "", card.training["command"])  # where it was written says nothing of it
+    card = replace(card, training={**card.training, "command": command})
     files = {kind: HERE / f"{name}.{kind}" for kind in ("safetensors", "onnx")}
     checkpoints.save(files["safetensors"], card, state, half=True)
     export_onnx(files["safetensors"], files["onnx"], half=True)
@@ -87,13 +91,13 @@ def card_text(given: Any, files: dict[str, Path], metrics: dict[str, Any], train
 
 {given.about}
 
-- **Model**: `{card.model}` on `{card.config["backbone"]}`, frame {height} x {width}; {sizes} (half precision).
+- **Model**: `{card.model}` on `{card.config["backbone"]}`, frame {height} x {width}, half precision; {sizes}.
 - **Data**: {training["data"]["name"]}, {training["data"]["pictures"]} training pictures with
   {training["data"]["objects"]} objects, fingerprint {training["data"]["fingerprint"]}.
 - **Licence of the data**: {given.licence}
 - **Command**: `{training["command"]}`
-- **Seed** {training["settings"]["seed"]}, best of {training["settings"]["epochs"]} epochs: number {training["epoch"]}.
-- **Machine**: {training["machine"]}; {hours(given.run)} hours of training.
+- **Seed** {training["settings"]["seed"]}; the weights of epoch {training["epoch"]}; {epochs(given.run, training)}.
+- **Machine**: {training["machine"]}.
 - **Versions**: {", ".join(f"{name} {number}" for name, number in training["versions"].items())}.
 
 ## Measured
@@ -110,10 +114,13 @@ AP50 **{metrics["ap50"]:.3f}**, AP75 {metrics["ap75"]:.3f}, AR {metrics["ar_max"
 """
 
 
-def hours(run: Path) -> str:
-    """What the epochs took together."""
+def epochs(run: Path, training: dict[str, Any]) -> str:
+    """How far the run went and what that took, in words."""
     with open(run / "results.csv", newline="", encoding="utf-8") as file:
-        return f"{sum(float(row['seconds']) for row in csv.DictReader(file)) / 3600:.1f}"
+        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    planned = training["settings"]["epochs"]
+    went = f"all {planned} epochs" if len(seconds) == planned else f"stopped after {len(seconds)} of {planned} epochs"
+    return f"{went}, {sum(seconds) / 3600:.1f} hours"
 
 
 def enter(name: str, about: str, files: dict[str, Path], *, default: bool) -> None:
