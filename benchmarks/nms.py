@@ -1,6 +1,7 @@
 """Suppression against torchvision's, both in this run: milliseconds and the ratio, on boxes of several kinds.
 
-Run: python benchmarks/nms.py [seed]. The keep sets are compared on the way. Takes about half a minute.
+Run: python benchmarks/nms.py [seed]. The keep sets are compared on the way. Times are the processor's, one thread
+each, so that other programs count little. Takes about half a minute.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ def about_objects(rng: np.random.Generator, n: int, picture: float, objects: int
 
 def timed(work: Callable[[], NDArray[np.intp]]) -> tuple[float, set[int]]:
     """The best of a few runs in milliseconds (of one, if it takes long), and the answer."""
-    best, begun = np.inf, time.perf_counter()
+    best, begun = np.inf, time.process_time()
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         answer = work()
-        end = time.perf_counter()
+        end = time.process_time()
         best = min(best, end - start)
         if end - begun > 0.5:
             break

@@ -70,7 +70,5 @@ def command(
 
     also = [name for name, wanted in (("yolo", yolo), ("crops", crops)) if wanted]
     kept = [name for name in formats if not (no_image and name == "image")]
-    request = detect_run.Request(
-        sources=sources + more_sources, formats=tuple(dict.fromkeys(kept + also)), **given
-    )
+    request = detect_run.Request(sources=sources + more_sources, formats=tuple(dict.fromkeys(kept + also)), **given)
     return detect_run.run(request)

@@ -116,12 +116,8 @@ class Journal:
 
     def _failure(self, error: Exception) -> DetsegError:
         if isinstance(error, OSError):
-            return DetsegError(
-                f"{self.path}: cannot be written: {error.strerror}; make room or choose another --out"
-            )
-        return DetsegError(
-            f"{self.path}: is not a journal of detseg; choose another folder, or leave out --resume"
-        )
+            return DetsegError(f"{self.path}: cannot be written: {error.strerror}; make room or choose another --out")
+        return DetsegError(f"{self.path}: is not a journal of detseg; choose another folder, or leave out --resume")
 
 
 def _key(name: str, path: str) -> int:

@@ -102,9 +102,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code; no failure of the world outside shows a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # a file name may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")  # a file name may hold what the terminal cannot show
     try:
         result = group.main(args=args, prog_name="detseg", standalone_mode=False)
         sys.stdout.flush()

@@ -130,9 +130,7 @@ def weights(
     help: str = "Weight file (.safetensors or .onnx).  [default: the weights that come with detseg]",
 ) -> Any:
     """-w/--weights -> `weights: Path | None`."""
-    return click.option(
-        "-w", "--weights", cls=Option, aliases=("--model",), type=click.Path(path_type=Path), help=help
-    )
+    return click.option("-w", "--weights", cls=Option, aliases=("--model",), type=click.Path(path_type=Path), help=help)
 
 
 def conf(default: float = 0.25) -> Any:
@@ -228,9 +226,7 @@ def run_folder(task: str) -> Callable[[F], F]:
         for decorate in (
             click.option("--exist-ok", is_flag=True, help="Write into a folder that is already in use."),
             click.option("--name", default=None, help="Name of the run's folder.  [default: exp, exp2, ...]"),
-            click.option(
-                "--project", type=path, default=Path("runs", task), show_default=True, help="Where runs go."
-            ),
+            click.option("--project", type=path, default=Path("runs", task), show_default=True, help="Where runs go."),
             click.option("-o", "--out", type=path, help="Folder to write to, instead of PROJECT/NAME."),
         ):
             function = decorate(function)

@@ -25,9 +25,7 @@ class Progress:
     `total` may be unknown (None). `say` writes a line to stderr without tearing the bar.
     """
 
-    def __init__(
-        self, label: str, total: int | None = None, *, unit: str = "pictures", quiet: bool = False
-    ) -> None:
+    def __init__(self, label: str, total: int | None = None, *, unit: str = "pictures", quiet: bool = False) -> None:
         self.label, self.total, self.unit, self.quiet = label, total, unit, quiet
         self.done = 0
         self._started = time.monotonic()

@@ -48,9 +48,7 @@ def _expect_usable(folder: Path, reuse: bool) -> None:
         if folder.exists() and not folder.is_dir():
             raise DetsegError(f"{folder}: is a file, not a folder; choose another place")
         if not reuse and folder.exists() and any(folder.iterdir()):
-            raise DetsegError(
-                f"{folder}: the folder is not empty; add --exist-ok to write into it, or choose another"
-            )
+            raise DetsegError(f"{folder}: the folder is not empty; add --exist-ok to write into it, or choose another")
     except OSError as error:
         raise DetsegError(f"{folder}: cannot be used: {error.strerror}; choose another folder") from error
 

@@ -142,8 +142,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 def _entry_json(entry: Any) -> dict[str, Any]:
     files = {
-        kind: {"file": str(file.path), "sha256": file.sha256, "bytes": file.bytes}
-        for kind, file in entry.files.items()
+        kind: {"file": str(file.path), "sha256": file.sha256, "bytes": file.bytes} for kind, file in entry.files.items()
     }
     about = {name: getattr(entry, name) for name in ("name", "task", "default", "summary")}
     return {**about, "files": files}

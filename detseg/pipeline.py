@@ -82,9 +82,7 @@ def detect_files(
         return detect_laid([(file, laid.result()) for file, laid in group], runtime, selection)
 
     with threads(workers, "decode") as decoders, threads(network_threads, "network") as network:
-        groups = (
-            [(file, decoders.submit(decode, file)) for file in group] for group in _groups(files, batch)
-        )
+        groups = ([(file, decoders.submit(decode, file)) for file in group] for group in _groups(files, batch))
         for outcomes in ordered(network, infer, groups, ahead=network_threads + 1 + workers // batch):
             yield from outcomes
 
@@ -120,9 +118,7 @@ def detect_laid(
     return outcomes
 
 
-def ordered(
-    pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T], *, ahead: int
-) -> Iterator[U]:
+def ordered(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T], *, ahead: int) -> Iterator[U]:
     """`work(item)` of every item, in order, done in `pool`; at most `ahead` items are under way."""
     under_way: deque[Future[U]] = deque()
     for item in items:

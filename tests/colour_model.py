@@ -22,9 +22,7 @@ FRAME_HW = (160, 192)
 
 def card(frame_hw: tuple[int, int] = FRAME_HW) -> Card:
     """The card of the model."""
-    return Card(
-        model="yolo", config={}, categories=Categories(IDS, NAMES), preprocess=Preprocess(frame_hw=frame_hw)
-    )
+    return Card(model="yolo", config={}, categories=Categories(IDS, NAMES), preprocess=Preprocess(frame_hw=frame_hw))
 
 
 def write_colour_model(path: Path, frame_hw: tuple[int, int] = FRAME_HW) -> Path:
@@ -81,9 +79,7 @@ def _one_colour(i: int, strong: int, weak: int) -> list[object]:
     """box{i} (N, 1, 4), score{i} (N, 1, 2) of the pixels with much of one channel, little of the others."""
 
     def node(kind: str, inputs: list[str], output: str, **attributes: object) -> object:
-        return helper.make_node(
-            kind, [f"{n}.{i}" if n[0] == "_" else n for n in inputs], [output], **attributes
-        )
+        return helper.make_node(kind, [f"{n}.{i}" if n[0] == "_" else n for n in inputs], [output], **attributes)
 
     def own(kind: str, inputs: list[str], output: str, **attributes: object) -> object:
         return node(kind, inputs, f"{output}.{i}", **attributes)

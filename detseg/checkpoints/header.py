@@ -59,9 +59,7 @@ def expect_file(path: Path) -> None:
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     near = get_close_matches(path.name, beside, n=1)
-    raise WeightsError(
-        f"{path}: no such weight file" + (f"; did you mean {path.parent / near[0]}?" if near else "")
-    )
+    raise WeightsError(f"{path}: no such weight file" + (f"; did you mean {path.parent / near[0]}?" if near else ""))
 
 
 def _safetensors_card(file: BinaryIO, size: int, path: Path) -> Card:
@@ -77,9 +75,7 @@ def _safetensors_card(file: BinaryIO, size: int, path: Path) -> Card:
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path}: not a safetensors file: its header is damaged") from error
     if promised != size:
-        raise WeightsError(
-            f"{path}: damaged: {promised:,} bytes announced, {size:,} found; copy or download it again"
-        )
+        raise WeightsError(f"{path}: damaged: {promised:,} bytes announced, {size:,} found; copy or download it again")
     return _card(block, path, "safetensors file")
 
 
@@ -104,8 +100,7 @@ def _onnx_card(file: BinaryIO, size: int, path: Path) -> Card:
 def _card(block: Any, path: Path, what: str) -> Card:
     if block is None:
         raise WeightsError(
-            f"{path}: {what} of another program: it has no detseg block; "
-            "use weights that detseg trained or exported"
+            f"{path}: {what} of another program: it has no detseg block; use weights that detseg trained or exported"
         )
     if not isinstance(block, str | bytes):
         raise WeightsError(f"{path}: its detseg block is not text")
@@ -190,9 +185,7 @@ def _zip(path: Path) -> str:
         return f"a damaged zip archive or PyTorch checkpoint; {_NEVER}"
     maker = "an Ultralytics" if b"ultralytics" in content else "a PyTorch"
     what = "TorchScript model" if any("/code/" in name for name in names) else "checkpoint (a pickle)"
-    return (
-        f"{maker} {what}, not a weight file of detseg; {_NEVER}; use weights that detseg trained or exported"
-    )
+    return f"{maker} {what}, not a weight file of detseg; {_NEVER}; use weights that detseg trained or exported"
 
 
 def _is_text(start: bytes) -> bool:
@@ -200,8 +193,4 @@ def _is_text(start: bytes) -> bool:
         text = start[:4000].decode("utf-8", "ignore")
     except UnicodeDecodeError:
         return False
-    return (
-        bool(text)
-        and len(text) * 4 >= len(start[:4000])
-        and all(c.isprintable() or c.isspace() for c in text)
-    )
+    return bool(text) and len(text) * 4 >= len(start[:4000]) and all(c.isprintable() or c.isspace() for c in text)

@@ -27,9 +27,7 @@ def save(path: str | Path, card: Card, state: Mapping[str, Tensor], half: bool =
     from safetensors.torch import save_file
 
     # cloned: tensors that share memory are refused by the format
-    tensors = {
-        name: _stored(tensor.detach(), half).cpu().clone().contiguous() for name, tensor in state.items()
-    }
+    tensors = {name: _stored(tensor.detach(), half).cpu().clone().contiguous() for name, tensor in state.items()}
     with replacing(path) as temporary:
         save_file(tensors, str(temporary), metadata={KEY: card.to_json_text()})
 

@@ -63,9 +63,7 @@ def default_weights(task: str = "detect", kind: str = "onnx") -> Path:
     for entry in entries():
         if entry.default and entry.task == task and kind in entry.files:
             return _present(entry.files[kind].path)
-    raise WeightsError(
-        f"no default {kind} weights for '{task}' come with this detseg; name a file with --weights"
-    )
+    raise WeightsError(f"no default {kind} weights for '{task}' come with this detseg; name a file with --weights")
 
 
 def resolve(name_or_path: str | Path, kind: str | None = None) -> Path:
@@ -101,8 +99,7 @@ def verify(entry: Entry) -> None:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
         if digest != file.sha256:
             raise WeightsError(
-                f"{file.path}: damaged or changed: sha256 {digest}, published {file.sha256}; "
-                "install detseg again"
+                f"{file.path}: damaged or changed: sha256 {digest}, published {file.sha256}; install detseg again"
             )
 
 

@@ -35,9 +35,7 @@ _BLOCK = 256  # best boxes settled at once
 _TILE = 512  # others that they clear at once: wide enough for numpy, small enough for the cache
 _SMALL_GROUP = 64  # classes up to this many boxes are settled together, pair by pair
 _GRID_FROM = 2048  # fewer boxes are cleared faster block by block
-_PAIR_COST = (
-    64  # a pair looked up in the grid costs as much as this many in a block, most of which are skipped
-)
+_PAIR_COST = 64  # a pair looked up in the grid costs as much as this many in a block, most of which are skipped
 _PAIRS_AT_ONCE = 1 << 15
 
 

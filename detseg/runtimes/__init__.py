@@ -14,9 +14,7 @@ RUNTIMES = ("auto", "torch", "onnx")
 _OF_KIND = {"safetensors": "torch", "onnx": "onnx"}
 
 
-def open_runtime(
-    weights: Path, *, runtime: str = "auto", device: str = "auto", threads: int | None = None
-) -> Runtime:
+def open_runtime(weights: Path, *, runtime: str = "auto", device: str = "auto", threads: int | None = None) -> Runtime:
     """The model of a weight file, ready to `predict`.
 
     `runtime` "auto" goes by the file's content; `device` "auto" takes a GPU where the runtime can use one;
@@ -27,11 +25,7 @@ def open_runtime(
         raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
     fitting = _OF_KIND[open_header(weights)[0]]
     if runtime not in ("auto", fitting):
-        remedy = (
-            f"make an ONNX model with: detseg export {weights}"
-            if fitting == "torch"
-            else "use --runtime onnx"
-        )
+        remedy = f"make an ONNX model with: detseg export {weights}" if fitting == "torch" else "use --runtime onnx"
         raise WeightsError(f"{weights}: cannot be run by '{runtime}'; {remedy}")
     if fitting == "onnx":
         from detseg.runtimes.onnx_runtime import OnnxRuntime

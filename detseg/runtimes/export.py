@@ -122,9 +122,7 @@ def _rounded(network: FrameNetwork) -> FrameNetwork:
 
 def _converted(network: FrameNetwork, card: Card, opset: int) -> Any:
     """The ModelProto of `network`, free of traces of this machine, with the card."""
-    frames = torch.zeros(
-        (2, *card.preprocess.frame_hw, 3), dtype=torch.uint8
-    )  # 1 would be taken for a constant
+    frames = torch.zeros((2, *card.preprocess.frame_hw, 3), dtype=torch.uint8)  # 1 would be taken for a constant
     try:
         with _silence(), torch.no_grad():
             program = torch.onnx.export(
@@ -191,9 +189,7 @@ def _store_as_half(model: Any) -> None:
     model.graph.node.extend(nodes)
 
 
-def _check(
-    path: Path, network: FrameNetwork, source: FrameNetwork, half: bool
-) -> tuple[Difference, Difference, int]:
+def _check(path: Path, network: FrameNetwork, source: FrameNetwork, half: bool) -> tuple[Difference, Difference, int]:
     """The two differences over batches of 1 and 3; ExportError when one is too large."""
     runtime = OnnxRuntime(path, device="cpu")
     batches = [_test_frames(n, runtime.card.preprocess.frame_hw) for n in (1, 3)]
@@ -201,8 +197,7 @@ def _check(
     graph = _largest(difference(a, _answer(network, f)) for a, f in zip(given, batches, strict=True))
     if not graph.within(GRAPH_TOLERANCE):
         raise ExportError(
-            f"the exported model differs from its source: {graph} (allowed: {GRAPH_TOLERANCE}); "
-            "nothing was written"
+            f"the exported model differs from its source: {graph} (allowed: {GRAPH_TOLERANCE}); nothing was written"
         )
     rounding = _largest(difference(a, _answer(source, f)) for a, f in zip(given, batches, strict=True))
     if not rounding.within(HALF_TOLERANCE):

@@ -27,9 +27,7 @@ class FrameNetwork(nn.Module):
         self.detector = detector
         std = torch.tensor(preprocess.std, dtype=torch.float32)
         self.register_buffer("scale", 1 / std, persistent=False)
-        self.register_buffer(
-            "shift", -torch.tensor(preprocess.mean, dtype=torch.float32) / std, persistent=False
-        )
+        self.register_buffer("shift", -torch.tensor(preprocess.mean, dtype=torch.float32) / std, persistent=False)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Seen as NCHW the pixels of frames lie channels-last, as convolutions like them: nothing moves."""
@@ -59,9 +57,7 @@ def fused(network: FrameNetwork, frame_hw: tuple[int, int]) -> FrameNetwork:
     Which belongs to which is seen in one run, not guessed from the order of definition; the fused network is
     used only if it then answers like the original.
     """
-    frames = torch.randint(
-        0, 256, (1, *frame_hw, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    frames = torch.randint(0, 256, (1, *frame_hw, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     twin = copy.deepcopy(network)
     pairs, before = _convolutions_before_norms(twin, frames)
     for conv_name, norm_name in pairs:

@@ -48,9 +48,7 @@ class OnnxRuntime:
             or outputs["boxes"][2:] != [4]
             or outputs["scores"][2:] != [len(self.card.categories)]
         ):
-            raise WeightsError(
-                f"{self._path}: its inputs and outputs are not those of a model detseg exports"
-            )
+            raise WeightsError(f"{self._path}: its inputs and outputs are not those of a model detseg exports")
 
 
 def _session(weights: Path, device: str, threads: int | None) -> tuple[Any, str]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from detseg.cli.data import command
 
 from detseg.annotations import load
+from detseg.cli.data import command
 from detseg.errors import DataError, DetsegError
 
 

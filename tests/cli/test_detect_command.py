@@ -16,11 +16,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
+from detseg import files, writers
 from detseg.cli.detect import FORMATS
 from detseg.cli.journal import FILE_NAME as JOURNAL
 from detseg.cli.main import main
-
-from detseg import files, writers
 
 TESTS = Path(__file__).resolve().parents[1]
 DETSEG = [sys.executable, "-m", "detseg.cli.main"]

@@ -11,9 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from detseg.cli.main import main
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from detseg.cli.main import main
 
 TESTS = Path(__file__).resolve().parents[1]
 RED_BOX, GREEN_BOX = (20, 30, 80, 90), (100, 10, 180, 110)

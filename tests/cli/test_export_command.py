@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from detseg.cli.main import main
 
 from detseg.annotations import Categories
 from detseg.checkpoints import Card, read_card, save, zoo
+from detseg.cli.main import main
 from detseg.detectors import catalog, yolo
 from detseg.errors import ExportError
 from detseg.preprocess import Preprocess

@@ -9,10 +9,10 @@ import types
 
 import click
 import pytest
+
 from detseg.cli import main as frame
 from detseg.cli import options
 from detseg.cli.main import COMMANDS, main
-
 from detseg.errors import DataError, DetsegError, ExportError, ImageError, WeightsError
 
 

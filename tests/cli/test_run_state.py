@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
+
 from detseg.cli import progress, run_folder
 from detseg.cli.journal import FILE_NAME, Journal
 from detseg.cli.tables import printable, table
-
 from detseg.errors import DetsegError
 from detseg.images import ImageFile
 from detseg.results import Detections

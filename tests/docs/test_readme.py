@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from detseg.cli.exits import Exit
-from detseg.cli.main import COMMANDS
 
 from detseg.checkpoints import zoo
+from detseg.cli.exits import Exit
+from detseg.cli.main import COMMANDS
 from detseg.detectors.catalog import CATALOG
 from detseg.errors import WeightsError
 

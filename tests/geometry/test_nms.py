@@ -60,9 +60,7 @@ def test_a_long_chain_is_settled_link_by_link() -> None:
 
 whole = st.integers(-20, 20)
 # whole numbers make ties, duplicates, zero areas, boxes turned inside out and overlaps equal to the threshold
-some_boxes = st.lists(
-    st.tuples(whole, whole, whole, whole, st.integers(0, 5), st.integers(0, 2)), max_size=40
-)
+some_boxes = st.lists(st.tuples(whole, whole, whole, whole, st.integers(0, 5), st.integers(0, 2)), max_size=40)
 
 
 @settings(deadline=None, max_examples=300)
@@ -76,9 +74,7 @@ def test_equal_to_torchvision_on_awkward_boxes(rows: list[tuple[int, ...]], iou:
     before = table.copy()
     assert nms(boxes, scores, iou).tolist() == theirs(boxes, scores, iou)
     kept = class_aware_nms(boxes, scores, labels, iou)
-    expected = [
-        np.flatnonzero(labels == c)[theirs(boxes[labels == c], scores[labels == c], iou)] for c in range(3)
-    ]
+    expected = [np.flatnonzero(labels == c)[theirs(boxes[labels == c], scores[labels == c], iou)] for c in range(3)]
     assert sorted(kept.tolist()) == sorted(np.concatenate(expected).tolist())
     assert (np.diff(scores[kept]) <= 0).all()
     assert np.array_equal(table, before)
@@ -95,9 +91,7 @@ def test_classes_do_not_compete(classes: int) -> None:
 
 
 def test_double_precision_is_kept() -> None:
-    boxes = np.array(
-        [[0, 0, 1, 1], [0, 0, 1, 0.5 + 1e-12]]
-    )  # overlap 0.5 in single precision, more in double
+    boxes = np.array([[0, 0, 1, 1], [0, 0, 1, 0.5 + 1e-12]])  # overlap 0.5 in single precision, more in double
     assert nms(boxes, np.array([1.0, 0.5]), 0.5).tolist() == [0]
     assert nms(boxes.astype(np.float32), np.array([1.0, 0.5]), 0.5).tolist() == [0, 1]
 

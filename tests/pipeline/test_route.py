@@ -108,9 +108,7 @@ def test_boxes_are_of_the_upright_picture(tmp_path, orientation):
     np.testing.assert_allclose(outcome.detections.boxes, expected, atol=1.5 * 1200 / 160)
 
 
-@pytest.mark.parametrize(
-    ("batch", "workers", "network_threads"), [(1, 1, 1), (4, 2, 1), (1, 3, 3), (3, 4, 2)]
-)
+@pytest.mark.parametrize(("batch", "workers", "network_threads"), [(1, 1, 1), (4, 2, 1), (1, 3, 3), (3, 4, 2)])
 def test_order_and_faults_stay_in_place(tmp_path, batch, workers, network_threads):
     files, boxes = [], []
     for i in range(23):
@@ -121,9 +119,7 @@ def test_order_and_faults_stay_in_place(tmp_path, batch, workers, network_thread
     files[8].path.write_bytes(b"")
     runtime = RedFinder()
     outcomes = list(
-        detect_files(
-            files, runtime, Selection(), batch=batch, workers=workers, network_threads=network_threads
-        )
+        detect_files(files, runtime, Selection(), batch=batch, workers=workers, network_threads=network_threads)
     )
     assert [o.file for o in outcomes] == files
     for i, outcome in enumerate(outcomes):

@@ -31,9 +31,7 @@ class Tiny(Detector):
         super().__init__()
         self.quirk = quirk
         self.early = nn.BatchNorm2d(8)
-        self.plain = nn.Sequential(
-            nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
-        )
+        self.plain = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
         self.conv = nn.Conv2d(8, 8, 3, padding=1, groups=8)
         self.before = nn.BatchNorm2d(8)  # not after a convolution
         self.twice, self.twice_norm = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)  # one norm, two uses
@@ -70,11 +68,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     known = catalog.build
 
     def build(name, config, num_classes, **options):
-        return (
-            Tiny(num_classes, config["quirk"])
-            if name == "tiny"
-            else known(name, config, num_classes, **options)
-        )
+        return Tiny(num_classes, config["quirk"]) if name == "tiny" else known(name, config, num_classes, **options)
 
     monkeypatch.setattr(catalog, "build", build)
 

@@ -134,9 +134,7 @@ def test_a_model_that_does_not_survive_export_is_not_kept(tiny, tmp_path, quirk,
 
 def test_without_the_onnx_package_the_remedy_is_told(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "find_spec", lambda name: None)
-    with pytest.raises(
-        DetsegError, match=r'onnx and onnxscript; install with: pip install "detseg\[export\]"'
-    ):
+    with pytest.raises(DetsegError, match=r'onnx and onnxscript; install with: pip install "detseg\[export\]"'):
         export_onnx(tiny(), tmp_path / "t.onnx")
 
 
@@ -158,9 +156,7 @@ def test_difference_by_hand():
 # models that only look like ours
 
 
-def model_of(
-    card: Card, *, input_name="frames", element=TensorProto.UINT8, shape=("n", 96, 128, 3), last=3
-) -> bytes:
+def model_of(card: Card, *, input_name="frames", element=TensorProto.UINT8, shape=("n", 96, 128, 3), last=3) -> bytes:
     """A minimal ONNX model with a card, right in everything that is not changed."""
     outputs = [
         helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["n", "a", 4]),
