@@ -139,7 +139,8 @@ def command(
         config = TrainConfig.load(config_file, **values) if config_file else TrainConfig.checked(values, "options")
         folder = choose(out, project, name, reuse=exist_ok, make=False)
         _expect_no_run(folder)
-    prepared = prepare(config, _command_line())
+    with _Download(quiet) as download:
+        prepared = prepare(config, _command_line(), download.progress)
     if resume is None:
         folder = choose(out, project, name, reuse=exist_ok)
         config.save(folder / "config.yaml")
@@ -270,6 +271,24 @@ def _validator(prepared: Prepared, config: TrainConfig) -> Callable[[Detector], 
         return {"ap": metrics.ap, "ap50": metrics.ap50, "ap75": metrics.ap75, "ar": metrics.ar_max}
 
     return validate
+
+
+class _Download:
+    """A bar for the backbone's weights, should they have to be fetched."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._bar = Progress("fetching the backbone's weights", unit="bytes", quiet=quiet)
+
+    def __enter__(self) -> _Download:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._bar.__exit__(*error)
+
+    def progress(self, received: int, total: int | None) -> None:
+        """Takes what the library tells."""
+        self._bar.total = total
+        self._bar.advance(received - self._bar.done)
 
 
 class _Bar:

@@ -372,9 +372,14 @@ def conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int = 
     return nn.Sequential(conv, nn.BatchNorm2d(cout), nn.LeakyReLU(0.1, inplace=True))
 
 
-def build(config: YOLOConfig, *, backbone_weights: str | None = None) -> YOLO:
-    """The detector of `config`; `backbone_weights` as `build_backbone` takes them (None: random)."""
-    backbone = build_backbone(config.backbone, strides=config.strides, weights=backbone_weights)
+def build(
+    config: YOLOConfig,
+    *,
+    backbone_weights: str | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> YOLO:
+    """The detector of `config`; `backbone_weights` and `progress` as `build_backbone` takes them."""
+    backbone = build_backbone(config.backbone, strides=config.strides, weights=backbone_weights, progress=progress)
     return YOLO(config, backbone, backbone.features)
 
 

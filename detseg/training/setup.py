@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -26,6 +26,8 @@ from detseg.errors import DataError
 from detseg.preprocess import Preprocess
 from detseg.training.config import TrainConfig
 
+Downloads = Callable[[int, int | None], None]
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -40,9 +42,10 @@ class Prepared:
     left_random: tuple[str, ...] = ()  # tensors that a checkpoint of another kind of model or data did not fill
 
 
-def prepare(config: TrainConfig, command: str) -> Prepared:
+def prepare(config: TrainConfig, command: str, progress: Downloads | None = None) -> Prepared:
     """Reads the data, builds the model with its starting weights, writes its card.
 
+    `progress` hears of a download of the backbone's weights: bytes so far, bytes in all where the server tells.
     Raises DataError, WeightsError or DetsegError in words for the user.
     """
     truth, validation = read_truth(config)
@@ -61,7 +64,7 @@ def prepare(config: TrainConfig, command: str) -> Prepared:
     options = {"backbone": config.backbone, **entry.options, **config.options}
     settings = module.configure(len(truth.categories), options, anchors if config.anchors == "data" else None)
     pretrained = None if config.weights else config.backbone_weights
-    model: Detector = module.build(settings, backbone_weights=pretrained)
+    model: Detector = module.build(settings, backbone_weights=pretrained, progress=progress)
     left_random = _start_from(model, config.weights) if config.weights else ()
     backbone: Any = model.backbone
     backbone.freeze(config.freeze_stages)

@@ -98,3 +98,30 @@ def test_a_refused_run_leaves_no_folder(shapes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", str(shapes), "--option", "boxloss=giou"]) == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_backbone_whose_weights_cannot_be_had_says_where_to_put_them(shapes, tmp_path, capsys, monkeypatch):
+    import urllib.error
+    import urllib.request
+
+    def offline(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    assert main(["train", str(shapes), "--backbone", "resnet18", "--out", str(tmp_path / "run")]) == 4
+    told = capsys.readouterr().err
+    assert "resnet18" in told
+    assert str(tmp_path / "cache") in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_any_backbone_trains_from_a_local_file(shapes, tmp_path):
+    import torch
+    import torchvision
+
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    words = [w if w != "none" else str(tmp_path / "resnet18.pth") for w in TINY]
+    out = tmp_path / "run"
+    assert main(["train", str(shapes), *words, "--backbone", "resnet18", "--out", str(out), "-q"]) == 0
+    assert read_card(out / "weights" / "best.safetensors").config["backbone"] == "resnet18"
