@@ -264,7 +264,9 @@ def _validator(prepared: Prepared, config: TrainConfig) -> Callable[[Detector], 
     def validate(model: Detector) -> dict[str, float]:
         runtime = LiveRuntime(prepared.card, model)
         found = [
-            outcome.detections or Detections((int(truth.image_hw[i, 0]), int(truth.image_hw[i, 1])))
+            outcome.detections
+            if outcome.detections is not None
+            else Detections((int(truth.image_hw[i, 0]), int(truth.image_hw[i, 1])))
             for i, outcome in enumerate(detect_files(files, runtime, selection, batch=config.batch))
         ]
         metrics = evaluation.evaluate(truth, found)
