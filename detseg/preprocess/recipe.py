@@ -44,9 +44,10 @@ class Preprocess:
 def lay_in(image: NDArray[np.uint8], placement: Placement, fill: int = 114) -> Frame:
     """The picture's pixels put into a new frame as `placement` says (offsets must be whole pixels)."""
     content_h, content_w = placement.content_hw
-    shrinks = content_h < image.shape[0] or content_w < image.shape[1]
+    shrinks = content_h <= image.shape[0] and content_w <= image.shape[1]
     if (content_h, content_w) != image.shape[:2]:
-        # INTER_AREA averages every source pixel when shrinking much; linear is as good and faster near 1:1
+        # INTER_AREA averages every source pixel when shrinking much; linear is as good and faster near 1:1. Where a
+        # side grows, INTER_AREA would shift the pixels by half a step
         far = image.shape[0] > 2 * content_h or image.shape[1] > 2 * content_w
         how = cv2.INTER_AREA if shrinks and far else cv2.INTER_LINEAR
         image = np.asarray(cv2.resize(image, (content_w, content_h), interpolation=how), np.uint8)
