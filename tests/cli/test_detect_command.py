@@ -344,6 +344,8 @@ def test_control_c_ends_with_130_and_whole_files(tmp_path, weights, monkeypatch)
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
+        # a suite that runs in the background of a shell has SIGINT ignored, and its children would inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (Path("out", JOURNAL).exists() and Path("out", JOURNAL).stat().st_size > 1000):
         assert child.poll() is None
