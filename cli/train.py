@@ -140,7 +140,7 @@ def command(
         folder = choose(out, project, name, reuse=exist_ok, make=False)
         _expect_no_run(folder)
     with _Download(quiet) as download:
-        prepared = prepare(config, _command_line(), download.progress)
+        prepared = prepare(config, _command_line(resume), download.progress)
     if resume is None:
         folder = choose(out, project, name, reuse=exist_ok)
         config.save(folder / "config.yaml")
@@ -189,7 +189,13 @@ def _special(values: dict[str, Any], model_options: tuple[str, ...]) -> dict[str
     return {**changed, "options": own} if own else changed
 
 
-def _command_line() -> str:
+def _command_line(resume: Path | None) -> str:
+    """What started the run: of a resumed one, the words that its checkpoints remember."""
+    last = resume / "weights" / "last.safetensors" if resume is not None else None
+    if last is not None and last.is_file():
+        from detseg.checkpoints import read_card
+
+        return str(read_card(last).training["command"])
     return shlex.join(["detseg", *sys.argv[1:]])
 
 
