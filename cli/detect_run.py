@@ -19,8 +19,7 @@ import click
 import cv2
 
 from detseg.annotations.categories import Categories
-from detseg.checkpoints import Card, zoo
-from detseg.checkpoints.header import open_header
+from detseg.checkpoints import Card
 from detseg.errors import DataError, DetsegError, ImageError
 from detseg.images import ImageFile, find_images
 from detseg.pipeline import Outcome, detect_files, ordered, threads
@@ -28,7 +27,7 @@ from detseg.postprocess import Selection
 from detseg.runtimes import Runtime, open_runtime
 from detseg.writers import Writers, open_writers
 
-from . import run_folder
+from . import chosen_weights, run_folder
 from .detect_report import Tally, counted, json_line, plain_line, tell_failures, write_failures
 from .exits import Exit
 from .journal import FILE_NAME as JOURNAL
@@ -149,16 +148,9 @@ def _outside(folder: Path, sources: tuple[str, ...]) -> Iterator[ImageFile]:
 
 def _model(request: Request) -> Model:
     """The weights, checked, and the selection in terms of their classes."""
-    on_gpu = request.device not in ("auto", "cpu")
-    wants_torch = request.runtime == "torch" or (request.runtime == "auto" and (on_gpu or request.imgsz))
-    kind = "safetensors" if wants_torch else "onnx"
-    weights = zoo.resolve(request.weights, kind) if request.weights else zoo.default_weights("detect", kind)
-    kind, card = open_header(weights)
-    if kind == "onnx" and request.imgsz not in (None, card.preprocess.frame_hw):
-        height, width = card.preprocess.frame_hw
-        raise click.UsageError(
-            f"{weights} was exported for {height}x{width} pixels; --imgsz needs .safetensors weights"
-        )
+    weights, kind, card = chosen_weights.choose(
+        request.weights, runtime=request.runtime, device=request.device, imgsz=request.imgsz
+    )
     classes = _class_indices(request.classes, card.categories)
     chosen = Selection(request.conf, request.iou, request.max_det, agnostic=request.agnostic, classes=classes)
     return Model(weights, kind, card, chosen)

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from detseg import __version__, evaluation, files
 from detseg.annotations import AnnotationSet, load, splits
 from detseg.annotations.split_names import canonical
-from detseg.checkpoints import Card, zoo
-from detseg.checkpoints.header import open_header
+from detseg.checkpoints import Card
 from detseg.errors import DataError, ImageError
 from detseg.evaluation import ClassMatch, DetectionMetrics
 from detseg.images import ImageFile
@@ -26,7 +25,7 @@ from detseg.postprocess import Selection
 from detseg.results import Detections
 from detseg.runtimes import open_runtime
 
-from . import run_folder
+from . import chosen_weights, run_folder
 from .detect_report import counted, tell_failures, write_failures
 from .exits import Exit
 from .progress import Progress
@@ -131,7 +130,9 @@ def _read(file: Path, truth: AnnotationSet) -> Found:
 
 def _detect(request: Request, truth: AnnotationSet) -> Found:
     """The weights' detections on every picture."""
-    weights, kind, card = _weights(request)
+    weights, kind, card = chosen_weights.choose(
+        request.weights, runtime=request.runtime, device=request.device, imgsz=request.imgsz
+    )
     match = ClassMatch.of(card.categories, truth.categories)
     if not match.pairs:
         raise DataError(
@@ -145,19 +146,6 @@ def _detect(request: Request, truth: AnnotationSet) -> Found:
     ours = [replace(found, labels=match.to_data(found.labels)) for found in detections]
     origin = {"weights": str(weights), "model": card.model, "frame_hw": list(_recipe(request, card).frame_hw)}
     return Found(evaluation.result_rows(truth, ours), origin, _class_notes(match), faults)
-
-
-def _weights(request: Request) -> tuple[Path, str, Card]:
-    """The weight file, its kind and its card, checked."""
-    on_gpu = request.device not in ("auto", "cpu")
-    wants_torch = request.runtime == "torch" or (request.runtime == "auto" and (on_gpu or request.imgsz))
-    kind = "safetensors" if wants_torch else "onnx"
-    path = zoo.resolve(request.weights, kind) if request.weights else zoo.default_weights("detect", kind)
-    kind, card = open_header(path)
-    if kind == "onnx" and request.imgsz not in (None, card.preprocess.frame_hw):
-        height, width = card.preprocess.frame_hw
-        raise click.UsageError(f"{path} was exported for {height}x{width} pixels; --imgsz needs .safetensors weights")
-    return path, kind, card
 
 
 def _recipe(request: Request, card: Card) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from . import options
+from .subcommands import SubcommandGroup
 
 _EPILOG = """\b
 Examples:
@@ -19,20 +20,7 @@ Examples:
   detseg weights verify"""
 
 
-class _Group(click.Group):
-    """Suggests a subcommand for a mistyped one."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in self.commands and not args[0].startswith("-") and not ctx.resilient_parsing:
-            near = get_close_matches(args[0], self.commands, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(self.commands)}"
-            raise click.UsageError(f"there is no command '{args[0]}'; {hint}", ctx)
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=_Group, epilog=_EPILOG)
+@click.group(cls=SubcommandGroup, epilog=_EPILOG)
 def command() -> None:
     """List weight files and show what is in them."""
 

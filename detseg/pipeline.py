@@ -96,8 +96,7 @@ def lay(file: ImageFile, recipe: Preprocess, keep_image: bool) -> Laid:
         frame, placement = recipe.place(image)
         return Laid(frame, placement, image)
     small, full_hw = read_image_and_hw(file.path, target_hw=recipe.frame_hw)
-    lay_out = Placement.letterbox if recipe.fit == "letterbox" else Placement.stretch
-    placement = lay_out(full_hw, recipe.frame_hw)
+    placement = recipe.placement(full_hw)
     return Laid(lay_in(small, placement, recipe.fill), placement, None)
 
 

@@ -31,9 +31,13 @@ class Preprocess:
     def place(self, image: NDArray[np.uint8]) -> tuple[Frame, Placement]:
         """(h, w, 3) uint8 RGB of any size -> (H, W, 3) uint8 frame and how it was laid in."""
         h, w = image.shape[:2]
-        lay = Placement.letterbox if self.fit == "letterbox" else Placement.stretch
-        placement = lay((h, w), self.frame_hw)
+        placement = self.placement((h, w))
         return lay_in(image, placement, self.fill), placement
+
+    def placement(self, image_hw: tuple[int, int]) -> Placement:
+        """How a picture of this size is laid into the frame."""
+        lay = Placement.letterbox if self.fit == "letterbox" else Placement.stretch
+        return lay(image_hw, self.frame_hw)
 
     def normalise(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, H, W, 3) uint8 frames -> (N, 3, H, W) float32, as the network sees them."""
