@@ -94,6 +94,20 @@ def test_every_classification_network_of_torchvision_is_there():
     assert set(names()) == set(models.list_models(module=models)) - fixed_size | {"efficientnet_lite0"}
 
 
+@pytest.mark.parametrize(
+    ("name", "channels"),  # of the last layer at strides 8, 16 and 32 in the table of each paper
+    [
+        ("resnet50", (512, 1024, 2048)),
+        ("googlenet", (480, 832, 1024)),
+        ("densenet121", (512, 1024, 1024)),
+        ("mobilenet_v2", (32, 96, 320)),
+        ("efficientnet_b0", (40, 112, 320)),
+    ],
+)
+def test_features_are_the_last_at_their_stride(name, channels):
+    assert tuple(spec.channels for spec in build_backbone(name).features) == channels
+
+
 def test_head_convolution_on_request():
     plain = torchvision_zoo.TorchvisionBackbone("mobilenet_v3_small", (32,))
     whole = torchvision_zoo.TorchvisionBackbone("mobilenet_v3_small", (32,), head_conv=True)

@@ -46,7 +46,9 @@ def test_every_second_dense_answer_is_the_strided_one(name):
     margin = 5 if name in ("squeezenet1_1", "alexnet") else 0
     images = torch.randn(1, 3, *((256, 192) if margin else (128, 96)))
     with torch.no_grad():
-        for stride, coarse, fine in zip(strides, strided(images), dense(images), strict=True):
+        answers = dense(images)
+        for stride, coarse, fine in zip(strides, strided(images), answers, strict=True):
+            assert fine.shape[2:] == answers[0].shape[2:]
             h, w = (side - margin for side in coarse.shape[-2:])
             sampled, coarse = fine[:, :, :: stride // 8, :: stride // 8][..., :h, :w], coarse[..., :h, :w]
             torch.testing.assert_close(sampled, coarse, atol=1e-4, rtol=1e-4)
