@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -121,17 +120,3 @@ def test_nothing_gives_empty_arrays_and_inputs_stay_as_they_were() -> None:
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         replace(Selection(), **wrong)
-
-
-def test_the_common_case_costs_no_more_than_a_few_looks_at_the_scores() -> None:
-    boxes, scores = network_output(4, candidates=6300, classes=80, sure=0.0001)
-
-    def best_of_20(work) -> float:  # type: ignore[no-untyped-def]
-        def once() -> float:
-            start = time.process_time()
-            work()
-            return time.process_time() - start
-
-        return min(once() for _ in range(20))
-
-    assert best_of_20(lambda: select(boxes, scores, Selection())) < 8 * best_of_20(lambda: scores.max())
