@@ -100,6 +100,8 @@ class RunFolder:
             average.steps = bundle["average"]["steps"]
             for name, value in bundle["average"]["state"].items():
                 average.state[name].copy_(value)
+        # a run killed between the two files left a table that is an epoch behind its state
+        write_text(self.results_file, _to_csv(bundle["rows"]))
         return RunState(**bundle["state"])
 
     def _read_state(self) -> dict[str, Any] | None:
