@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detseg.annotations.categories import Categories
+from detseg.annotations.outlines import Outlines
 from detseg.geometry import boxes as box_geometry
 
 
@@ -43,7 +44,8 @@ class AnnotationSet:
     starts[i]:starts[i + 1]; boxes (M, 4) float64 xyxy in the pixels of the upright picture (double precision, so
     that what a file says is not rounded; models get float32); labels (M,) class index; areas (M,) in square
     pixels (COCO's `area`, the mask's where there is one); ids (M,) the data set's annotation ids; crowd,
-    difficult (M,): both mean "ignored region" (CONVENTIONS.md). `faults` is what the reader found and did.
+    difficult (M,): both mean "ignored region" (CONVENTIONS.md); outlines (M) the masks, where the data set has
+    them, else none. `faults` is what the reader found and did.
     """
 
     root: Path
@@ -59,6 +61,7 @@ class AnnotationSet:
     ids: NDArray[np.int64]
     crowd: NDArray[np.bool_]
     difficult: NDArray[np.bool_]
+    outlines: Outlines
     faults: tuple[Fault, ...] = ()
 
     @classmethod
@@ -78,17 +81,20 @@ class AnnotationSet:
         ids: Any = None,
         crowd: Any = None,
         difficult: Any = None,
+        outlines: Outlines | None = None,
         faults: Sequence[Fault] = (),
     ) -> AnnotationSet:
         """From annotations in any order: `image_index` (M,) says which picture each belongs to.
 
-        Left out, picture and annotation ids count from 1, areas are the boxes', nothing is ignored.
+        Left out, picture and annotation ids count from 1, areas are the boxes', nothing is ignored or outlined.
         """
         n = len(image_files)
         index = np.asarray(image_index, np.int64).reshape(-1)
         m = len(index)
         order = np.argsort(index, kind="stable")
         xyxy = np.asarray(boxes, np.float64).reshape(-1, 4)
+        if outlines is not None and len(outlines) != m:
+            raise ValueError(f"{len(outlines)} outlines where {m} annotations are given")
 
         def column(values: Any, default: NDArray[Any], dtype: type[Any]) -> NDArray[Any]:
             array = default if values is None else np.asarray(values, dtype).reshape(-1)
@@ -110,6 +116,7 @@ class AnnotationSet:
             ids=column(ids, np.arange(1, m + 1), np.int64),
             crowd=column(crowd, np.zeros(m), np.bool_),
             difficult=column(difficult, np.zeros(m), np.bool_),
+            outlines=Outlines.none(m) if outlines is None else outlines[order],
             faults=tuple(faults),
         )
 
@@ -154,9 +161,12 @@ class AnnotationSet:
         """A short hash of file names, categories and annotations: the same truth gives the same word."""
         digest = hashlib.sha256("\n".join(self.image_files).encode("utf-8", "surrogateescape"))
         digest.update(repr(self.categories).encode())
-        for name in ("starts", *_ANNOTATION_COLUMNS):
+        for name in ("starts", *_PLAIN_COLUMNS):
             digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
+        for text in self.outlines.texts():
+            digest.update(text)
         return digest.hexdigest()[:16]
 
 
-_ANNOTATION_COLUMNS = ("boxes", "labels", "areas", "ids", "crowd", "difficult")
+_PLAIN_COLUMNS = ("boxes", "labels", "areas", "ids", "crowd", "difficult")
+_ANNOTATION_COLUMNS = (*_PLAIN_COLUMNS, "outlines")

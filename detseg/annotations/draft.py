@@ -2,35 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from detseg.annotations.categories import Categories
 from detseg.annotations.dataset import AnnotationSet, Fault
+from detseg.annotations.outlines import Outlines, Segmentation, check, text_of
 from detseg.geometry import boxes as box_geometry
+
+Box = tuple[float, float, float, float]
 
 # Boxes may stick out this far without a word: some tools count from 0 where VOC counts from 1, others round.
 OUTSIDE_TOLERANCE = 1.0  # pixels
 
 
-@dataclass
-class Draft:
-    """Pictures and annotations in the order in which a reader meets them, and what was wrong with them."""
+class Rows(NamedTuple):
+    """Annotations as columns; `texts` are outlines as JSON, empty where there is none. See `AnnotationSet`."""
 
-    root: Path
-    format: str
-    faults: list[Fault] = field(default_factory=list)
-    _pictures: list[tuple[str, int | None, tuple[int, int], str]] = field(default_factory=list)
-    _index: list[int] = field(default_factory=list)
-    _boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
-    _labels: list[int] = field(default_factory=list)
-    _areas: list[float] = field(default_factory=list)
-    _ids: list[int] = field(default_factory=list)
-    _crowd: list[bool] = field(default_factory=list)
-    _difficult: list[bool] = field(default_factory=list)
+    pictures: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    areas: NDArray[np.float64]
+    ids: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    difficult: NDArray[np.bool_]
+    texts: Sequence[bytes | msgspec.Raw]
+
+
+class Draft:
+    """Pictures and annotations in the order in which a reader meets them, and what was wrong with them.
+
+    Annotations go into arrays at once: large files are read without an object for each.
+    """
+
+    def __init__(self, root: Path, format: str) -> None:
+        self.root = root
+        self.format = format
+        self.faults: list[Fault] = []
+        self._pictures: list[tuple[str, int | None, tuple[int, int], str]] = []
+        self._index = array("q")
+        self._boxes = array("d")  # four a row
+        self._labels = array("q")
+        self._areas = array("d")
+        self._ids = array("q")
+        self._crowd = array("b")
+        self._difficult = array("b")
+        self._text_ends = array("q")
+        self._texts = bytearray()
 
     def error(self, kind: str, file: str | Path, message: str, annotation: int | None = None) -> None:
         """Records something that made the reader leave out a picture or an annotation."""
@@ -45,30 +71,62 @@ class Draft:
         self._pictures.append((file, id, hw, str(source)))
         return len(self._pictures) - 1
 
+    def picture_hw(self, picture: int) -> tuple[int, int]:
+        """The size of a picture that was added; 0 where it is unknown."""
+        return self._pictures[picture][2]
+
     def add_box(
         self,
         picture: int,
-        box: tuple[float, float, float, float],
+        box: Box,
         label: int,
         id: int,
         *,
-        area: float = float("nan"),
+        area: float = math.nan,
         crowd: bool = False,
         difficult: bool = False,
+        segmentation: Segmentation | None = None,
     ) -> int:
-        """Adds an annotation, xyxy in pixels, as the file says it; area NaN is the box's. Returns its row."""
+        """Adds an annotation, xyxy in pixels, as the file says it; area NaN is the mask's or box's. Returns its row.
+
+        A `segmentation` that cannot be drawn in its picture is left out, with a fault.
+        """
         self._index.append(picture)
-        self._boxes.append(box)
+        self._boxes.extend(box)
         self._labels.append(label)
         self._ids.append(id)
         self._areas.append(area)
         self._crowd.append(crowd)
         self._difficult.append(difficult)
+        if segmentation is not None:
+            self._texts += self._checked_text(picture, id, segmentation)
+        self._text_ends.append(len(self._texts))
         return len(self._ids) - 1
 
-    def is_row(self, row: int, picture: int, box: tuple[float, float, float, float], label: int) -> bool:
+    def add_rows(self, rows: Rows) -> None:
+        """Adds many annotations at once, outlines unchecked."""
+        targets: tuple[array[Any], ...] = (self._index, self._boxes, self._labels, self._areas, self._ids)
+        targets += (self._crowd, self._difficult)
+        columns = (rows.pictures, rows.boxes, rows.labels, rows.areas, rows.ids, rows.crowd, rows.difficult)
+        for target, values in zip(targets, columns, strict=True):
+            target.frombytes(np.ascontiguousarray(values, np.dtype(target.typecode)).tobytes())
+        ends = len(self._texts) + np.cumsum([len(text) for text in rows.texts], dtype=np.int64)
+        self._text_ends.frombytes(ends.tobytes())
+        self._texts += b"".join(rows.texts)
+
+    def is_row(self, row: int, picture: int, box: Box, label: int) -> bool:
         """Is the annotation of this row the same object?"""
-        return (self._index[row], self._boxes[row], self._labels[row]) == (picture, box, label)
+        mine = tuple(self._boxes[4 * row : 4 * row + 4])
+        return (self._index[row], mine, self._labels[row]) == (picture, box, label)
+
+    def _checked_text(self, picture: int, id: int, segmentation: Segmentation) -> bytes:
+        file, _, hw, source = self._pictures[picture]
+        try:
+            check(segmentation, hw if min(hw) > 0 else None)
+            return text_of(segmentation)
+        except (ValueError, TypeError) as error:
+            self.error("bad-outline", source, f"{error} ({file}); its outline is left out, the box is kept", id)
+            return b""
 
     def finish(self, categories: Categories, *, ids_are_own: bool = False) -> AnnotationSet:
         """The set: boxes cut to their pictures, those with a side below 1 px left out, each with a fault.
@@ -76,14 +134,14 @@ class Draft:
         `ids_are_own`: the annotations' ids are the data set's; otherwise they are places in a file, good for
         naming faults only, and the set counts its annotations from 1.
         """
-        index = np.asarray(self._index, np.int64)
+        index = _array(self._index)
         image_hw = np.asarray([p[2] for p in self._pictures], np.int32).reshape(-1, 2)
-        given = np.asarray(self._boxes, np.float64).reshape(-1, 4)
+        given = _array(self._boxes).reshape(-1, 4)
         boxes = _clip_each(given, image_hw[index])
         dropped = box_geometry.is_degenerate(boxes)
         self._tell_of_boxes(index, given, boxes, dropped)
         keep = ~dropped
-        areas = np.asarray(self._areas, np.float64)
+        outlines = self._outlines()[keep]
         ids = [p[1] for p in self._pictures]
         return AnnotationSet.from_columns(
             root=self.root,
@@ -94,13 +152,19 @@ class Draft:
             image_ids=None if None in ids else ids,
             image_index=index[keep],
             boxes=boxes[keep],
-            labels=np.asarray(self._labels, np.int64)[keep],
-            areas=np.where(np.isnan(areas), box_geometry.area(boxes), areas)[keep],
-            ids=np.asarray(self._ids, np.int64)[keep] if ids_are_own else None,
-            crowd=np.asarray(self._crowd, np.bool_)[keep],
-            difficult=np.asarray(self._difficult, np.bool_)[keep],
+            labels=_array(self._labels)[keep],
+            areas=_areas(_array(self._areas)[keep], boxes[keep], outlines, image_hw[index[keep]]),
+            ids=_array(self._ids)[keep] if ids_are_own else None,
+            crowd=_array(self._crowd)[keep],
+            difficult=_array(self._difficult)[keep],
+            outlines=outlines,
             faults=self.faults,
         )
+
+    def _outlines(self) -> Outlines:
+        ends = _array(self._text_ends)
+        starts = np.concatenate([[0], ends[:-1]]).astype(np.int64) if len(ends) else ends
+        return Outlines(np.frombuffer(self._texts, np.uint8), np.stack([starts, ends], axis=1))
 
     def _tell_of_boxes(
         self,
@@ -119,6 +183,20 @@ class Draft:
                 self.warn("degenerate-box", source, message, self._ids[row])
             else:
                 self.warn("box-outside", source, f"{what} reaches outside; cut to the picture", self._ids[row])
+
+
+def _array(column: array[Any]) -> NDArray[Any]:
+    return np.array(column)  # a copy: the draft may go on growing
+
+
+def _areas(
+    given: NDArray[np.float64], boxes: NDArray[np.float64], outlines: Outlines, hw: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """What the file says; else the mask's; else the box's."""
+    areas = np.where(np.isnan(given), box_geometry.area(boxes), given)
+    for row in np.flatnonzero(np.isnan(given) & outlines.has & (hw.min(axis=1) > 0)).tolist():
+        areas[row] = float(coco_mask.area(outlines.rle(row, tuple(hw[row].tolist()))))
+    return areas
 
 
 def _clip_each(boxes: NDArray[np.float64], hw: NDArray[np.int32]) -> NDArray[np.float64]:
