@@ -34,7 +34,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     except OSError as error:
-        raise DetsegError(f"{target}: cannot be written: {_cause(error)}") from error
+        raise DetsegError(f"{target}: cannot be written: {cause(error)}") from error
     finally:
         if temporary is not None:
             with suppress(FileNotFoundError):
@@ -59,7 +59,8 @@ def _umask() -> int:
     return mask
 
 
-def _cause(error: OSError) -> str:
+def cause(error: OSError) -> str:
+    """Why something cannot be written, and what helps, in a few words."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; make room or choose another place with --out"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

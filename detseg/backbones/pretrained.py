@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import re
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
 
+from detseg import downloads
+from detseg.downloads.transfer import Progress
 from detseg.errors import WeightsError
-from detseg.files import replacing
 
-Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where the server tells
-CHUNK = 1 << 20
-TIMEOUT = 30  # seconds without an answer
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")  # published files carry the start of their SHA-256 in the name
 
 
@@ -36,50 +29,19 @@ def fetch(url: str, *, progress: Progress | None = None) -> Path:
     """
     name = Path(urlparse(url).path).name
     target = cache_folder() / name
+    published = _HASH.search(name)
+    hashes = {"sha256": published[1]} if published else {}
     if target.exists():
-        if not _hash_agrees(target, name):
+        if downloads.disagreement(target, None, hashes):
             raise WeightsError(f"{target}: damaged, its SHA-256 is not the one in its name; delete it, try again")
         return target
     by_hand = f"fetch {url} on a machine that has a network and put it at {target}"
-    with replacing(target) as temporary:
-        try:
-            with urllib.request.urlopen(url, timeout=TIMEOUT) as response, temporary.open("wb") as file:
-                _copy(response, file, progress)
-        except (_NetworkError, http.client.HTTPException, urllib.error.URLError, TimeoutError) as error:
-            cause = getattr(error, "reason", error)
-            raise WeightsError(f"{name}: cannot be downloaded ({cause}); {by_hand}") from error
-        if not _hash_agrees(temporary, name):
-            raise WeightsError(f"{name}: what was downloaded has another SHA-256 than its name says; {by_hand}")
-    return target
-
-
-class _NetworkError(Exception):
-    """The connection broke off; told apart from a disk that cannot be written."""
-
-
-def _copy(response: http.client.HTTPResponse, file: IO[bytes], progress: Progress | None) -> None:
-    length = response.headers.get("Content-Length")
-    total = int(length) if length and length.isdigit() else None
-    received = 0
-    while True:
-        try:
-            chunk = response.read(CHUNK)
-        except (OSError, http.client.HTTPException) as error:
-            raise _NetworkError(f"connection lost after {received} bytes: {error}") from error
-        if not chunk:
-            return
-        file.write(chunk)
-        received += len(chunk)
-        if progress is not None:
-            progress(received, total)
-
-
-def _hash_agrees(path: Path, name: str) -> bool:
-    expected = _HASH.search(name)
-    if expected is None:
-        return True
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest().startswith(expected.group(1))
+    try:
+        return downloads.fetch(url, target, hashes=hashes, progress=progress).path
+    except downloads.DownloadError as error:
+        raise WeightsError(f"{name}: cannot be downloaded ({error.cause}); {by_hand}") from error
+    except downloads.MismatchError as error:
+        raise WeightsError(f"{name}: what was downloaded has another SHA-256 than its name says; {by_hand}") from error
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
