@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
@@ -25,7 +23,7 @@ OUTSIDE_TOLERANCE = 1.0  # pixels
 
 
 class Rows(NamedTuple):
-    """Annotations as columns; `texts` are outlines as JSON, empty where there is none. See `AnnotationSet`."""
+    """Annotations as columns, see `AnnotationSet`."""
 
     pictures: NDArray[np.int64]
     boxes: NDArray[np.float64]
@@ -34,7 +32,12 @@ class Rows(NamedTuple):
     ids: NDArray[np.int64]
     crowd: NDArray[np.bool_]
     difficult: NDArray[np.bool_]
-    texts: Sequence[bytes | msgspec.Raw]
+    outlines: Outlines
+
+    def take(self, order: NDArray[Any]) -> Rows:
+        """The rows at some places (indices or a mask)."""
+        columns: list[Any] = [column[order] for column in self]
+        return Rows(*columns)
 
 
 class Draft:
@@ -55,8 +58,8 @@ class Draft:
         self._ids = array("q")
         self._crowd = array("b")
         self._difficult = array("b")
-        self._text_ends = array("q")
-        self._texts = bytearray()
+        self._outlines: list[Outlines] = []
+        self._texts: list[bytes] = []  # of the rows since the last of `_outlines`
 
     def error(self, kind: str, file: str | Path, message: str, annotation: int | None = None) -> None:
         """Records something that made the reader leave out a picture or an annotation."""
@@ -98,9 +101,7 @@ class Draft:
         self._areas.append(area)
         self._crowd.append(crowd)
         self._difficult.append(difficult)
-        if segmentation is not None:
-            self._texts += self._checked_text(picture, id, segmentation)
-        self._text_ends.append(len(self._texts))
+        self._texts.append(b"" if segmentation is None else self._checked_text(picture, id, segmentation))
         return len(self._ids) - 1
 
     def add_rows(self, rows: Rows) -> None:
@@ -110,9 +111,8 @@ class Draft:
         columns = (rows.pictures, rows.boxes, rows.labels, rows.areas, rows.ids, rows.crowd, rows.difficult)
         for target, values in zip(targets, columns, strict=True):
             target.frombytes(np.ascontiguousarray(values, np.dtype(target.typecode)).tobytes())
-        ends = len(self._texts) + np.cumsum([len(text) for text in rows.texts], dtype=np.int64)
-        self._text_ends.frombytes(ends.tobytes())
-        self._texts += b"".join(rows.texts)
+        self._close_texts()
+        self._outlines.append(rows.outlines)
 
     def is_row(self, row: int, picture: int, box: Box, label: int) -> bool:
         """Is the annotation of this row the same object?"""
@@ -141,7 +141,8 @@ class Draft:
         dropped = box_geometry.is_degenerate(boxes)
         self._tell_of_boxes(index, given, boxes, dropped)
         keep = ~dropped
-        outlines = self._outlines()[keep]
+        self._close_texts()
+        outlines = Outlines.concatenate(self._outlines)[keep]
         ids = [p[1] for p in self._pictures]
         return AnnotationSet.from_columns(
             root=self.root,
@@ -161,10 +162,10 @@ class Draft:
             faults=self.faults,
         )
 
-    def _outlines(self) -> Outlines:
-        ends = _array(self._text_ends)
-        starts = np.concatenate([[0], ends[:-1]]).astype(np.int64) if len(ends) else ends
-        return Outlines(np.frombuffer(self._texts, np.uint8), np.stack([starts, ends], axis=1))
+    def _close_texts(self) -> None:
+        """Makes a column of the outlines that came one by one."""
+        self._outlines.append(Outlines.of_texts(self._texts))
+        self._texts = []
 
     def _tell_of_boxes(
         self,

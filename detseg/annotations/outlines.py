@@ -52,6 +52,9 @@ class Outlines:
     @classmethod
     def concatenate(cls, parts: Sequence[Outlines]) -> Outlines:
         """One column after another."""
+        parts = [part for part in parts if len(part)]
+        if len(parts) == 1:
+            return parts[0]
         offsets = np.cumsum([0, *(len(part.pool) for part in parts)])
         spans = [part.spans + offset for part, offset in zip(parts, offsets, strict=False)]
         pools = [part.pool for part in parts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,3 +38,12 @@ def choose_split(where: Path, asked: str, available: Sequence[str], shown: Seque
     names = ", ".join(available if shown is None else shown)
     there = f"it has {names}" if names else "it has no splits at all: leave the split out to use everything"
     raise DataError(f"{where}: there is no split {asked!r}; {there}")
+
+
+def split_of(file: Path) -> str:
+    """The split a name tells (`instances_val2017.json`, `train/_annotations.coco.json`), else its stem."""
+    words = [word for word in re.split(r"[^a-z]+", file.stem.lower()) if word]
+    named = next((word for word in words if canonical(word) in SPLITS), None)
+    if named is None and canonical(file.parent.name) in SPLITS:
+        return file.parent.name
+    return named or file.stem

@@ -60,5 +60,12 @@ def encode(mask: NDArray[np.bool_]) -> dict[str, Any]:
 
 def decode(rle: dict[str, Any]) -> NDArray[np.bool_]:
     """The (h, w) mask of a checked {"size", "counts"}."""
-    mask: NDArray[np.bool_] = coco_mask.decode(rle).view(np.bool_)
-    return mask
+    h, w = rle["size"]
+    runs = runs_of_text(rle["counts"])
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(w, h).T
+
+
+def box(rle: dict[str, Any]) -> tuple[float, float, float, float]:
+    """xyxy of the pixels of a checked {"size", "counts"}; zeros where there are none."""
+    x, y, w, h = coco_mask.toBbox(rle).tolist()
+    return x, y, x + w, y + h

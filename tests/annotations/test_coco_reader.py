@@ -134,7 +134,10 @@ def test_what_is_wrong_is_left_out_and_told(tmp_path: Path) -> None:
         ann(6, [10, 10, float("nan"), 20]),
         ann(7, [10, 10, 20]),
         ann(8, "10 10 20 20"),
-        ann(9, None, segmentation=[[1, 2, 3, 4, 5, 6]]),
+        ann(9, None, segmentation=[[1, 2, 3, 4]]),
+        ann(20, None, segmentation=[[1, 2, 3, 4, 5, 6]]),
+        ann(21, [1, 2, 4, 4], segmentation=[[1, 2, 3, 4, 5]]),
+        ann(22, [1, 2, 4, 4], category=3, segmentation={"size": [81, 100], "counts": [8100]}),
         ann(10, [1, 1, 5, 5], image=77),
         ann(11, [1, 1, 5, 5], category=77),
         ann(12, [1, 1, 5, 5], iscrowd=[1]),
@@ -145,8 +148,12 @@ def test_what_is_wrong_is_left_out_and_told(tmp_path: Path) -> None:
     ]
     truth = load(write(tmp_path / "x.json", images, annotations))
     assert truth.image_ids.tolist() == [1, 4]
-    assert truth.boxes.tolist() == [[10, 10, 30, 30], [40, 40, 60, 60], [90, 70, 100, 80], [1, 1, 6, 6]]
-    assert truth.ids.tolist() == [1, 15, 3, 16]
+    assert truth.boxes.tolist() == [
+        [10, 10, 30, 30], [40, 40, 60, 60], [90, 70, 100, 80],
+        [1, 2, 5, 6], [1, 2, 5, 6], [1, 2, 5, 6], [1, 1, 6, 6],
+    ]  # fmt: skip
+    assert truth.ids.tolist() == [1, 23, 3, 20, 21, 22, 24]
+    assert truth.outlines.has.tolist() == [False, False, False, True, False, False, False]
     told = [(f.severity, f.kind, f.annotation) for f in truth.faults]
     assert told == [
         ("error", "duplicate-id", None),
@@ -160,11 +167,14 @@ def test_what_is_wrong_is_left_out_and_told(tmp_path: Path) -> None:
         ("error", "bad-box", 7),
         ("error", "bad-box", 8),
         ("error", "missing-box", 9),
+        ("warning", "missing-box", 20),
+        ("error", "bad-outline", 21),
+        ("error", "bad-outline", 22),
         ("error", "unknown-picture", 10),
         ("error", "unknown-category", 11),
         ("error", "bad-value", 12),
         ("error", "bad-box", 13),
-        ("error", "bad-annotation", 15),
+        ("error", "bad-annotation", 18),
         ("warning", "box-outside", 3),
         ("warning", "degenerate-box", 4),
         ("warning", "degenerate-box", 5),
@@ -232,3 +242,87 @@ def test_files_that_disagree_are_not_read_together(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="different categories"):
         load(tmp_path)
     assert load(tmp_path, "val").categories.names == ("dog",)
+
+
+def test_the_quick_and_the_lenient_way_give_the_same(tmp_path: Path) -> None:
+    """A NaN anywhere in a file makes Python's own parser read it; what annotations come out must not depend on it."""
+    for id_ in range(1, 4):
+        picture(tmp_path / f"{id_}.jpg")
+    ring = [[1.5, 2, 30, 4, 5, 60]]
+    annotations = [
+        ann(5, [1.25, 2, 3, 4], image=3, segmentation=ring, area=7.5),
+        ann("6", [1, 2, 3, 4.5], iscrowd=True, segmentation={"size": [80, 100], "counts": [10, 20, 7970]}),
+        ann(7.0, [1, 2, 30, 4], area=None, segmentation=[]),
+        ann(8, [1, 2, 30, 5], area="big", segmentation=[[1, 2, 3]]),
+        ann(9, [1, 2, 30, 6], image=2, iscrowd=1, difficult=1, extra={"bbox": 1}),
+        ann(2**70, [1, 2, 30, 7]),
+        ann(5, [1, 2, 30, 8]),
+        ann(-3, [1, 2, 30, 9], category=3, iscrowd=None),
+        {k: v for k, v in ann(0, [1, 2, 30, 10]).items() if k != "id"},
+    ]
+    content = {
+        "images": [entry(i, f"{i}.jpg") for i in (3, 1, 2)],
+        "annotations": annotations,
+        "categories": CATEGORIES,
+    }
+    quick, lenient = tmp_path / "quick.json", tmp_path / "lenient.json"
+    quick.write_text(json.dumps(content))
+    lenient.write_text(json.dumps({"info": float("nan"), **content}))
+    ours, theirs = load(quick), load(lenient)
+    assert ours.fingerprint() == theirs.fingerprint()
+    assert len(ours.boxes) == 8
+    tell = [[(f.severity, f.kind, f.message, f.annotation) for f in truth.faults] for truth in (ours, theirs)]
+    assert tell[0] == tell[1]
+    assert ours.image_ids.tolist() == [3, 1, 2]
+    assert ours.outlines.segmentation(0) == ring
+    assert ours.areas[0] == 7.5
+
+
+@pytest.mark.parametrize("nan", [False, True])
+def test_keys_given_twice(tmp_path: Path, nan: bool) -> None:
+    picture(tmp_path / "a.jpg")
+    file = write(tmp_path / "x.json", [entry(1)], [ann(1, [1, 2, 30, 40]), ann(2, [1, 2, 30, 41])])
+    text = file.read_text().replace('"images"', '"info": NaN, "images"' if nan else '"images"')
+    file.write_text(text.replace('"bbox": [1, 2, 30, 41]', '"bbox": [1, 2, 30, 41], "bbox": [1, 2, 30, 42]'))
+    truth = load(file)
+    assert truth.boxes[:, 3].tolist() == [42, 44]
+    assert [(f.kind, f.annotation) for f in truth.faults] == [("duplicate-key", 2)]
+    file.write_text(text.replace('"images"', '"images": [], "images"'))
+    with pytest.raises(DataError, match="'images' is given more than once"):
+        load(file)
+
+
+@pytest.mark.parametrize("name", ["../../secret.jpg", "/etc/secret.jpg", "a/../../../secret.jpg", "C:\\..\\secret.jpg"])
+def test_names_do_not_lead_out_of_the_data_set(tmp_path: Path, name: str) -> None:
+    picture(tmp_path / "secret.jpg")
+    home = tmp_path / "home" / "set"
+    picture(home / "a" / "b.jpg")
+    picture(home / "a.jpg")
+    name = name.replace("/etc", str(tmp_path))
+    truth = load(write(home / "x.json", [entry(1, "a/../a.jpg"), entry(2, name)], []))
+    assert truth.image_ids.tolist() == [1]
+    assert [f.kind for f in truth.faults] in (["outside-root"], ["missing-picture"])
+    for i, place in enumerate(load(home / "x.json", need_images=False).image_files):
+        assert (home / place).resolve().is_relative_to(home), i
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("file", ["coco-val/instances_val2017.json", "nuclei/instances_test.json"])
+def test_outlines_as_pycocotools_reads_them(data_dir: Path, file: str) -> None:
+    from pycocotools import mask as coco_mask
+    from pycocotools.coco import COCO
+
+    path = next((data_dir / Path(file).parent).rglob(Path(file).name), None)
+    assert path is not None
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(path))
+    truth = load(path)
+    image_of = truth.image_index
+    assert truth.outlines.has.all()
+    for row, id_ in enumerate(truth.ids.tolist()):
+        h, w = truth.image_hw[image_of[row]].tolist()
+        theirs = coco.annToRLE(coco.anns[id_])
+        counts = theirs["counts"] if isinstance(theirs["counts"], bytes) else theirs["counts"].encode()
+        assert truth.outlines.rle(row, (h, w)) == {"size": theirs["size"], "counts": counts}
+        if row % 50 == 0:
+            assert (truth.outlines.mask(row, (h, w)) == np.asarray(coco_mask.decode([theirs])[..., 0])).all()

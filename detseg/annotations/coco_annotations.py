@@ -1,0 +1,358 @@
+"""The annotations of a COCO JSON file, hundreds of thousands of them, whatever stands in them.
+
+Those that are as they should be are decoded straight into columns, tens of thousands at a time; each one that is not
+goes alone through `_single`, which repairs it or says what is wrong with it. Both ways give the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from detseg.annotations.categories import Categories
+from detseg.annotations.coco_pictures import Picture
+from detseg.annotations.coco_values import MAX_ID, Repeating, Unusable, as_id, json_object, number, short
+from detseg.annotations.dataset import Fault
+from detseg.annotations.draft import Box, Draft, Rows
+from detseg.annotations.outlines import Outlines, check, check_text, rle_of, text_of
+from detseg.geometry.rle import box as box_of_rle
+
+_CHUNK = 20_000  # annotations decoded at a time: few enough to stay small, many enough for numpy
+_NO_OUTLINE = (b"", b"[]", b"null")
+
+
+class _Entry(msgspec.Struct, gc=False):
+    """An annotation as it should be."""
+
+    id: int
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    area: float = math.nan
+    iscrowd: int = 0
+    difficult: int = 0
+    segmentation: msgspec.Raw = msgspec.Raw(b"")
+
+
+class Source(NamedTuple):
+    """What annotations are read against: the file, its pictures by their ids, its classes."""
+
+    path: Path
+    pictures: dict[int, Picture]
+    categories: Categories
+
+
+class _Columns(NamedTuple):
+    """Rows on their way: `has_id` is False where the file gives none, `positions` count its annotations from 1."""
+
+    rows: Rows
+    has_id: NDArray[np.bool_]
+    positions: NDArray[np.int64]
+
+
+def add_annotations(entries: list[Any], file: Source, draft: Draft) -> None:
+    """Adds all annotations to the draft, in the order of the file."""
+    told: list[tuple[int, Fault]] = []
+    lookup = _Lookup(file)
+    chunks: list[_Columns] = []
+    for start in range(0, len(entries), _CHUNK):
+        chunk = entries[start : start + _CHUNK]
+        entries[start : start + _CHUNK] = [None] * len(chunk)  # what is done needs no memory
+        chunks.append(_chunk(chunk, start, file, lookup, told))
+    if chunks:
+        draft.add_rows(_with_ids(_joined(chunks), file.path, told))
+    draft.faults += [fault for _, fault in sorted(told, key=lambda pair: pair[0])]
+
+
+def _joined(chunks: list[_Columns]) -> _Columns:
+    parts = [chunk.rows for chunk in chunks]
+    columns: list[Any] = [np.concatenate(column) for column in zip(*(part[:-1] for part in parts), strict=True)]
+    columns.append(Outlines.concatenate([part.outlines for part in parts]))
+    has_id, positions = (np.concatenate(column) for column in zip(*(chunk[1:] for chunk in chunks), strict=True))
+    return _Columns(Rows(*columns), has_id, positions)
+
+
+class _Lookup:
+    """Ids of many annotations at once -> what they mean; -1 where they mean nothing."""
+
+    def __init__(self, file: Source) -> None:
+        known = sorted(file.pictures.items())
+        self._picture_ids = np.array([id_ for id_, _ in known], np.int64)
+        self._pictures = np.array([picture.place for _, picture in known], np.int64)
+        self._hw = np.array([picture.hw for _, picture in known], np.int64).reshape(-1, 2)
+        self._category_ids = np.array(file.categories.ids, np.int64)  # in their order, see `_categories`
+
+    def pictures(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(n,) ids -> (n,) places of pictures, (n, 2) their sizes; left out ones count as unknown."""
+        place, known = _search(self._picture_ids, ids)
+        if not len(self._picture_ids):
+            return place, np.zeros((len(ids), 2), np.int64)
+        return np.where(known, self._pictures[place], -1), self._hw[place]
+
+    def labels(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n,) ids -> (n,) class indices."""
+        place, known = _search(self._category_ids, ids)
+        return np.where(known, place, -1)
+
+
+def _search(known: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Where each id stands in a sorted array, and whether it does."""
+    if not len(known):
+        return np.full(len(ids), -1), np.zeros(len(ids), np.bool_)
+    place = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    return place, known[place] == ids
+
+
+def _chunk(entries: list[Any], start: int, file: Source, lookup: _Lookup, told: list[tuple[int, Fault]]) -> _Columns:
+    """The usable annotations of some entries, those that are as they should be first decoded together."""
+    good, odd = _decoded(entries)
+    columns, doubtful = _checked(good, start, lookup)
+    singles = [_single(entries[i], start + i + 1, file, told) for i in sorted([*odd, *doubtful])]
+    usable = [single for single in singles if single is not None]
+    if not usable:
+        return columns
+    both = _joined([columns, _of_singles(usable)])
+    order = np.argsort(both.positions, kind="stable")
+    return _Columns(both.rows.take(order), both.has_id[order], both.positions[order])
+
+
+def _decoded(entries: list[Any]) -> tuple[dict[int, _Entry], list[int]]:
+    """The entries that are as they should be, by place, and the places of all others."""
+    good: dict[int, _Entry] = {}
+    odd: list[int] = []
+    repeats = _may_repeat_keys(entries)
+    decode = _ENTRY.decode
+    for i, entry in enumerate(entries):
+        try:
+            if repeats and _repeats_a_key(entry):
+                raise msgspec.DecodeError
+            good[i] = decode(entry)
+        except (msgspec.DecodeError, TypeError):  # TypeError: it was read by `_read_slowly`
+            odd.append(i)
+    return good, odd
+
+
+def _may_repeat_keys(entries: list[Any]) -> bool:
+    """Is one of the keys there more often than there are entries? Asked for all at once, which is quick."""
+    if not all(isinstance(entry, msgspec.Raw) for entry in entries[:1]):
+        return False
+    text = b"".join(entries)
+    return any(text.count(key) > len(entries) for key in _KEYS)
+
+
+def _repeats_a_key(entry: Any) -> bool:
+    return any(bytes(entry).count(key) > 1 for key in _KEYS)
+
+
+_ENTRY = msgspec.json.Decoder(_Entry)
+_POLYGONS = msgspec.json.Decoder(list[list[float]])
+_KEYS = tuple(f'"{field}"'.encode() for field in ("image_id", "category_id", "bbox", "segmentation"))
+
+
+def _checked(good: dict[int, _Entry], start: int, lookup: _Lookup) -> tuple[_Columns, list[int]]:
+    """The rows of decoded entries, and the places of those that need a closer look after all."""
+    places = np.fromiter(good, np.int64, len(good))
+    entries = list(good.values())
+    pictures, hw = lookup.pictures(_int_column([e.image_id for e in entries]))
+    labels = lookup.labels(_int_column([e.category_id for e in entries]))
+    xywh = np.array([e.bbox for e in entries], np.float64).reshape(-1, 4)
+    crowd = _int_column([e.iscrowd for e in entries])
+    ids = _int_column([e.id for e in entries])
+    areas = np.array([e.area for e in entries], np.float64)
+    texts, drawn = _texts([e.segmentation for e in entries], hw)
+    fine = (pictures >= 0) & (labels >= 0) & (crowd >= 0) & (crowd <= 1) & (ids >= -MAX_ID) & drawn
+    fine &= np.isfinite(xywh).all(axis=1)
+    boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+    difficult = (crowd == 1) & (_int_column([e.difficult for e in entries]) == 1)
+    rows = Rows(
+        pictures=pictures[fine],
+        boxes=boxes[fine],
+        labels=labels[fine],
+        areas=np.where(areas >= 0, areas, math.nan)[fine],
+        ids=ids[fine],
+        crowd=((crowd == 1) & ~difficult)[fine],
+        difficult=difficult[fine],
+        outlines=Outlines.of_texts(texts)[fine],
+    )
+    count = int(np.count_nonzero(fine))
+    return _Columns(rows, np.ones(count, np.bool_), start + 1 + places[fine]), places[~fine].tolist()
+
+
+def _int_column(values: list[int]) -> NDArray[np.int64]:
+    try:
+        return np.array(values, np.int64)
+    except OverflowError:  # beyond 64 bits: a number that no id has, and looked at alone
+        return np.array([v if abs(v) <= MAX_ID else -MAX_ID - 1 for v in values], np.int64)
+
+
+def _texts(raws: list[msgspec.Raw], hw: NDArray[np.int64]) -> tuple[list[bytes], NDArray[np.bool_]]:
+    """The outlines as text, and whether each can be drawn (or there is none)."""
+    texts = [bytes(raw).translate(None, b" \t\r\n") for raw in raws]
+    drawn = np.ones(len(texts), np.bool_)
+    decode = _POLYGONS.decode
+    for i, text in enumerate(texts):
+        if text in _NO_OUTLINE:
+            continue
+        try:
+            if text.startswith(b"["):
+                drawn[i] = all(len(ring) >= 6 and not len(ring) & 1 for ring in decode(text))
+            else:
+                check_text(text, _known(hw[i]))
+        except ValueError:
+            drawn[i] = False
+    return texts, drawn
+
+
+def _known(hw: NDArray[np.int64]) -> tuple[int, int] | None:
+    h, w = hw.tolist()
+    return (h, w) if min(h, w) > 0 else None
+
+
+# ---- annotations that are not as they should be ----
+
+
+class _Single(NamedTuple):
+    position: int
+    picture: int
+    box: Box
+    label: int
+    area: float
+    id: int | None
+    crowd: bool
+    difficult: bool
+    text: bytes
+
+
+def _of_singles(singles: list[_Single]) -> _Columns:
+    rows = Rows(
+        pictures=np.array([s.picture for s in singles], np.int64),
+        boxes=np.array([s.box for s in singles], np.float64).reshape(-1, 4),
+        labels=np.array([s.label for s in singles], np.int64),
+        areas=np.array([s.area for s in singles], np.float64),
+        ids=np.array([s.id or 0 for s in singles], np.int64),
+        crowd=np.array([s.crowd for s in singles], np.bool_),
+        difficult=np.array([s.difficult for s in singles], np.bool_),
+        outlines=Outlines.of_texts([s.text for s in singles]),
+    )
+    has_id = np.array([s.id is not None for s in singles], np.bool_)
+    return _Columns(rows, has_id, np.array([s.position for s in singles], np.int64))
+
+
+def _single(entry: Any, position: int, file: Source, told: list[tuple[int, Fault]]) -> _Single | None:
+    """One annotation with all its oddities; None, and a fault, where it cannot be used."""
+    if isinstance(entry, msgspec.Raw):
+        entry = json.loads(bytes(entry), object_pairs_hook=json_object)
+    own = as_id(entry.get("id")) if isinstance(entry, dict) else None
+
+    def tell(severity: Any, kind: str, message: str) -> None:
+        told.append((position, Fault(severity, kind, str(file.path), message, position if own is None else own)))
+
+    try:
+        picture, label, box = _annotation(entry, file)
+        crowd = _flag(entry, "iscrowd")
+    except Unusable as error:
+        tell("error", error.kind, str(error))
+        return None
+    if picture.place < 0:
+        return None  # its picture was left out, and said so
+    if isinstance(entry, Repeating):
+        tell("warning", "duplicate-key", f"{entry.key!r} is given more than once; the last is taken")
+    if entry.get("bbox") in (None, []):
+        tell("warning", "missing-box", "it has no bbox; the box around its outline is taken")
+    text = b""
+    if (outline := entry.get("segmentation")) not in (None, []):
+        try:
+            check(outline, picture.hw if min(picture.hw) > 0 else None)
+            text = text_of(outline)
+        except (ValueError, TypeError) as error:
+            tell("error", "bad-outline", f"{error}; the outline is left out, the box is kept")
+    difficult = crowd and entry.get("difficult") in (1, True)
+    area = number(entry.get("area"))
+    area = area if area >= 0 else math.nan
+    return _Single(position, picture.place, box, label, area, own, crowd and not difficult, difficult, text)
+
+
+def _annotation(entry: Any, file: Source) -> tuple[Picture, int, Box]:
+    if not isinstance(entry, dict):
+        raise Unusable("bad-annotation", f"it is a {type(entry).__name__}, not an object; left out")
+    image_id = as_id(entry.get("image_id"))
+    if image_id is None or image_id not in file.pictures:
+        raise Unusable("unknown-picture", f"there is no picture of id {short(entry.get('image_id'))}; left out")
+    category_id = as_id(entry.get("category_id"))
+    label = None if category_id is None else file.categories.index_of_id.get(category_id)
+    if label is None:
+        raise Unusable("unknown-category", f"there is no category {short(entry.get('category_id'))}; left out")
+    picture = file.pictures[image_id]
+    return picture, label, _box(entry, picture)
+
+
+def _box(entry: dict[str, Any], picture: Picture) -> Box:
+    """The box; of an annotation that has an outline only, what the outline reaches."""
+    box = entry.get("bbox")
+    if box is None or box == []:
+        return _box_of_outline(entry.get("segmentation"), picture)
+    if not isinstance(box, list) or len(box) != 4:
+        raise Unusable("bad-box", f"bbox {short(box)} is not a list of four numbers; left out")
+    x, y, w, h = map(number, box)
+    if not math.isfinite(x + y + w + h):
+        raise Unusable("bad-box", f"bbox {short(box)} holds something that is no usable number; left out")
+    return x, y, x + w, y + h
+
+
+def _box_of_outline(outline: Any, picture: Picture) -> Box:
+    try:
+        check(outline, picture.hw if min(picture.hw) > 0 else None)
+        if isinstance(outline, list):
+            xs, ys = [x for ring in outline for x in ring[0::2]], [y for ring in outline for y in ring[1::2]]
+            return min(xs), min(ys), max(xs), max(ys)
+        return box_of_rle(rle_of(outline, tuple(outline["size"])))
+    except (ValueError, TypeError):
+        raise Unusable("missing-box", "it has no bbox, nor an outline that could give one; left out") from None
+
+
+def _flag(entry: dict[str, Any], key: str) -> bool:
+    value = entry.get(key, 0)
+    if value is None or isinstance(value, list | dict | str) or value not in (0, 1):
+        raise Unusable("bad-value", f"{key} is {short(value)}, not 0 or 1; left out")
+    return bool(value)
+
+
+# ---- ids ----
+
+
+def _with_ids(columns: _Columns, file: Path, told: list[tuple[int, Fault]]) -> Rows:
+    """The rows, each with an id of its own: what is given twice is left out, or gets a new id."""
+    rows, ids = columns.rows, columns.rows.ids.copy()
+    given = ids[columns.has_id]
+    if columns.has_id.all() and len(np.unique(ids)) == len(ids):
+        return rows
+    following = int(given.max(initial=0)) + 1
+    first: dict[int, int] = {}
+    keep = np.ones(len(ids), np.bool_)
+    for row, (id_, has_id, position) in enumerate(
+        zip(ids.tolist(), columns.has_id.tolist(), columns.positions.tolist(), strict=True)
+    ):
+        if has_id and id_ not in first:
+            first[id_] = row
+            continue
+        if has_id and _is_same(rows, first[id_], row):
+            keep[row] = False
+            message = "the same annotation is given twice; taken once"
+            told.append((position, Fault("error", "duplicate-id", str(file), message, id_)))
+            continue
+        if has_id:
+            message = f"the id is given more than once; this one becomes {following}"
+            told.append((position, Fault("warning", "duplicate-id", str(file), message, id_)))
+        ids[row], following = following, following + 1
+    return rows._replace(ids=ids).take(keep)
+
+
+def _is_same(rows: Rows, one: int, other: int) -> bool:
+    same = rows.pictures[one] == rows.pictures[other] and rows.labels[one] == rows.labels[other]
+    return bool(same and (rows.boxes[one] == rows.boxes[other]).all())

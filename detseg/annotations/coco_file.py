@@ -1,0 +1,114 @@
+"""Reading one COCO JSON file, of any size, whatever stands in it."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from detseg.annotations.categories import Categories
+from detseg.annotations.coco_annotations import Source, add_annotations
+from detseg.annotations.coco_pictures import add_pictures
+from detseg.annotations.coco_values import Repeating, as_id, json_object
+from detseg.annotations.dataset import AnnotationSet
+from detseg.annotations.draft import Draft
+from detseg.errors import DataError
+
+_LISTS = ("images", "annotations", "categories")
+
+
+class _Content(msgspec.Struct):
+    """A file as it should be, its lists unread."""
+
+    images: list[Any]
+    annotations: list[msgspec.Raw]
+    categories: list[Any]
+
+
+def load_file(file: Path, need_images: bool) -> AnnotationSet:
+    """The pictures and annotations of one file. Raises DataError when nothing of it can be used."""
+    images, annotations, categories = _read_lists(file)
+    draft = Draft(file.parent, "coco")
+    classes = _categories(categories, file, draft)
+    pictures = add_pictures(images, file, draft, need_images)
+    add_annotations(annotations, Source(file, pictures, classes), draft)
+    result = draft.finish(classes, ids_are_own=True)
+    if not len(result):
+        why = f"{len(draft.faults)} faults, the first: {draft.faults[0]}" if draft.faults else "'images' is empty"
+        raise DataError(f"{file}: no picture of it can be used; {why}")
+    return result
+
+
+# ---- the text ----
+
+
+def _read_lists(file: Path) -> tuple[list[Any], list[Any], list[Any]]:
+    """images, annotations (each as JSON text, if the file is what it should be) and categories."""
+    try:
+        with file.open("rb") as stream:
+            text = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)  # lives as long as a text of it
+        if all(_is_once(text, f'"{key}"'.encode()) for key in _LISTS):
+            content = msgspec.json.decode(memoryview(text), type=_Content)
+            return content.images, content.annotations, content.categories
+    except (OSError, ValueError, RecursionError):  # ValueError: nothing to map, or not what was expected
+        pass
+    return _read_slowly(file)
+
+
+def _is_once(text: mmap.mmap, word: bytes) -> bool:
+    return text.find(word, text.find(word) + 1) < 0
+
+
+def _read_slowly(file: Path) -> tuple[list[Any], list[Any], list[Any]]:
+    """The lists as Python reads them: more lenient (NaN, a byte order mark), with words for what is wrong."""
+    try:
+        content = json.loads(file.read_bytes(), object_pairs_hook=json_object)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: is not JSON that can be read: {error}; is it complete?") from error
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{file}: not a COCO data set: the file holds a {type(content).__name__}, not an object; "
+            "a list of results is no truth"
+        )
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content.get(key), list):
+            raise DataError(f"{file}: not a COCO data set: there is no list {key!r} in it")
+    if isinstance(content, Repeating) and content.key in _LISTS:
+        raise DataError(f"{file}: {content.key!r} is given more than once; join the lists into one")
+    return content["images"], content["annotations"], content["categories"]
+
+
+# ---- classes ----
+
+
+def _categories(entries: list[Any], file: Path, draft: Draft) -> Categories:
+    names: dict[int, str] = {}
+    for position, entry in enumerate(entries, 1):
+        id_ = as_id(entry.get("id")) if isinstance(entry, dict) else None
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if id_ is None or not isinstance(name, str | int) or isinstance(name, bool):
+            draft.error("bad-category", file, f"category {position} has no usable id and name; left out")
+        elif id_ in names:
+            draft.error("duplicate-id", file, f"category id {id_} is given more than once; the first is taken")
+        else:
+            names[id_] = _new_name(str(name), id_, names, file, draft)
+    if not names:
+        raise DataError(f"{file}: no usable category in it")
+    ids = sorted(names)
+    return Categories(tuple(ids), tuple(names[id_] for id_ in ids))
+
+
+def _new_name(name: str, id_: int, names: dict[int, str], file: Path, draft: Draft) -> str:
+    taken = set(names.values())
+    if name not in taken:
+        return name
+    new = f"{name} ({id_})"
+    while new in taken:
+        new += "'"
+    draft.warn("duplicate-name", file, f"two categories are called {name!r}; the one of id {id_} becomes {new!r}")
+    return new
