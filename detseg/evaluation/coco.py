@@ -1,23 +1,28 @@
-"""COCO's evaluation of boxes, by hotcoco; every number is pycocotools' on the same files, to the last bit.
+"""COCO's evaluation of boxes and masks; every number is pycocotools' on the same files, to the last bit.
 
-n: detections, T: 10 overlap thresholds, R: 101 recall points, K: classes sorted by id, 4 area
-ranges, D: caps on the detections per picture and class.
+Boxes and masks are compared by hotcoco, boundaries by `coco_rule`. n: detections, T: 10 overlap thresholds, R: 101
+recall points, K: classes sorted by id, 4 area ranges, D: caps on the detections per picture and class.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import hotcoco
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from detseg.annotations import AnnotationSet
 from detseg.annotations.coco import to_coco
-from detseg.evaluation.metrics import TWELVE, ClassMetrics, DetectionMetrics
-from detseg.geometry.boxes import xyxy_to_xywh
+from detseg.annotations.outlines import Outlines
+from detseg.errors import DataError
+from detseg.evaluation import records
+from detseg.evaluation.metrics import TWELVE, ClassMetrics, DetectionMetrics, Kind
+from detseg.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
 from detseg.results import Detections
 
 _ALL, _AREAS = 0, ("small", "medium", "large")
@@ -33,17 +38,31 @@ def evaluate(truth: AnnotationSet, detections: Sequence[Detections], max_dets: i
     return evaluate_rows(truth, result_rows(truth, detections), max_dets)
 
 
-def evaluate_rows(truth: AnnotationSet, rows: NDArray[np.float64], max_dets: int = 100) -> DetectionMetrics:
-    """The same for detections as rows (n, 7), see `result_rows`."""
-    known = _known(truth)
-    found = _found(truth, rows, known)
-    comparison = hotcoco.COCOeval(known, found, "bbox")
+def evaluate_rows(
+    truth: AnnotationSet,
+    rows: NDArray[np.float64],
+    max_dets: int = 100,
+    *,
+    kind: Kind = "bbox",
+    outlines: Outlines | None = None,
+    areas: NDArray[np.float64] | None = None,
+) -> DetectionMetrics:
+    """The same for detections as rows (n, 7), see `result_rows`.
+
+    outlines (n) are the detections' masks; a row without one has its box for a mask, and so has an object of the
+    truth. areas (n,) put detections into COCO's ranges of size; unless given they are the boxes'. Raises DataError
+    for masks of a picture whose size is not known.
+    """
     caps = sorted({1, min(10, max_dets), max_dets})
-    comparison.params.maxDets = caps
-    comparison.evaluate()
-    comparison.accumulate()
-    curves: dict[str, Any] = comparison.eval or {}
-    precision, recall = curves["precision"], curves["recall"]  # (T, R, K, 4, D), (T, K, 4, D)
+    if kind == "bbox":
+        precision, recall = _by_hotcoco(_known(truth), truth, rows, areas, caps)
+    else:
+        truth = with_outlines(truth)
+        shapes = filled_outlines(truth, rows, outlines)
+        if kind == "segm":
+            precision, recall = _by_hotcoco(_known(truth, masks=True), truth, rows, areas, caps, shapes)
+        else:
+            precision, recall = _by_boundary(truth, rows, areas, caps, shapes)
     numbers = _twelve(precision, recall, caps.index(min(10, max_dets)))
     return DetectionMetrics(
         **dict(zip(TWELVE, numbers, strict=True)),
@@ -52,6 +71,7 @@ def evaluate_rows(truth: AnnotationSet, rows: NDArray[np.float64], max_dets: int
         objects=int(np.count_nonzero(~truth.ignored)),
         detections=len(rows),
         per_class=_per_class(truth, precision, recall),
+        kind=kind,
     )
 
 
@@ -70,18 +90,29 @@ def result_rows(truth: AnnotationSet, detections: Sequence[Detections]) -> NDArr
     return np.column_stack([pictures, xyxy_to_xywh(boxes), scores, labels])
 
 
+# ---- what is written: files on which pycocotools gives the same numbers ----
+
+
+def results_bytes(
+    truth: AnnotationSet, rows: NDArray[np.float64], outlines: Outlines | None = None, *, boxes: bool = True
+) -> bytes:
+    """COCO's results list of the rows as JSON; reading it again gives the same numbers to the last bit.
+
+    With `outlines` each object has its `segmentation`; without `boxes` nothing but that, so that pycocotools takes
+    box and area from it.
+    """
+    pictures = truth.image_ids[rows[:, 0].astype(np.int64)]
+    classes = np.asarray(truth.categories.ids, np.int64)[rows[:, 6].astype(np.int64)]
+    if outlines is None:
+        return records.write(pictures, classes, rows[:, 1:6])
+    texts = list(filled_outlines(truth, rows, outlines).texts())
+    return records.write_outlined(pictures.tolist(), classes.tolist(), rows[:, 1:6], texts, boxes=boxes)
+
+
 def results_json(truth: AnnotationSet, rows: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """COCO's results list of the rows; reading it again gives the same numbers to the last bit."""
-    image_ids, category_ids = truth.image_ids.tolist(), truth.categories.ids
-    return [
-        {
-            "image_id": image_ids[int(picture)],
-            "category_id": category_ids[int(label)],
-            "bbox": [x, y, w, h],
-            "score": score,
-        }
-        for picture, x, y, w, h, score, label in rows.tolist()
-    ]
+    """COCO's results list of the rows as plain values."""
+    written: list[dict[str, Any]] = msgspec.json.decode(results_bytes(truth, rows))
+    return written
 
 
 def truth_json(truth: AnnotationSet) -> dict[str, Any]:
@@ -93,19 +124,91 @@ def truth_json(truth: AnnotationSet) -> dict[str, Any]:
     return to_coco(replace(truth, ids=_numbers(truth)))
 
 
+def truth_bytes(truth: AnnotationSet) -> bytes:
+    """`truth_json` as text."""
+    content = truth_json(truth)
+    try:
+        return msgspec.json.encode(content)
+    except UnicodeEncodeError:  # a file name that is not UTF-8 is escaped
+        return json.dumps(content).encode()
+
+
+def with_outlines(truth: AnnotationSet) -> AnnotationSet:
+    """The truth in which every object has an outline: its box where it had none."""
+    return replace(truth, outlines=_filled(truth.outlines, truth.boxes))
+
+
+def filled_outlines(truth: AnnotationSet, rows: NDArray[np.float64], outlines: Outlines | None) -> Outlines:
+    """(n) the outlines of the rows, the box where there is none. Raises DataError where a picture's size is unknown."""
+    unknown = truth.image_hw.min(axis=1) < 1 if len(truth) else np.zeros(0, np.bool_)
+    if unknown.any():
+        name = truth.image_files[int(np.argmax(unknown))]
+        raise DataError(f"{truth.root / name}: its size is not known, and masks need it; give width and height")
+    boxes = xywh_to_xyxy(rows[:, 1:5])
+    return _filled(Outlines.none(len(rows)) if outlines is None else outlines, boxes)
+
+
+def _filled(outlines: Outlines, boxes: NDArray[np.float64]) -> Outlines:
+    if outlines.has.all():
+        return outlines
+    corners = zip(outlines.has.tolist(), boxes.tolist(), strict=True)  # in pycocotools' order, for equal masks
+    drawn = [None if has else [[x1, y1, x1, y2, x2, y2, x2, y1]] for has, (x1, y1, x2, y2) in corners]
+    both = Outlines.concatenate([outlines, Outlines.of(drawn)])
+    return both[np.where(outlines.has, np.arange(len(boxes)), len(boxes) + np.arange(len(boxes)))]
+
+
+# ---- the comparison ----
+
+
+def _by_hotcoco(
+    known: Any,
+    truth: AnnotationSet,
+    rows: NDArray[np.float64],
+    areas: NDArray[np.float64] | None,
+    caps: list[int],
+    shapes: Outlines | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(T, R, K, 4, D) precision and (T, K, 4, D) recall."""
+    comparison = hotcoco.COCOeval(known, _found(truth, rows, known, areas, shapes), "segm" if shapes else "bbox")
+    comparison.params.maxDets = caps
+    comparison.evaluate()
+    comparison.accumulate()
+    curves: dict[str, Any] = comparison.eval or {}
+    return curves["precision"], curves["recall"]
+
+
+def _by_boundary(
+    truth: AnnotationSet,
+    rows: NDArray[np.float64],
+    areas: NDArray[np.float64] | None,
+    caps: list[int],
+    shapes: Outlines,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    from detseg.evaluation import boundary, coco_rule
+
+    return coco_rule.curves(
+        truth,
+        rows,
+        areas=rows[:, 3] * rows[:, 4] if areas is None else areas,
+        caps=caps,
+        overlaps=boundary.Overlaps(truth, rows, shapes),
+    )
+
+
 def _numbers(truth: AnnotationSet) -> NDArray[np.int64]:
     return np.arange(1, len(truth.labels) + 1)
 
 
-def _ranks(ids: Any) -> NDArray[np.int64]:
+def ranks(ids: Any) -> NDArray[np.int64]:
     """The place of each id among all: what counts in the evaluation is only their order, which ids keep."""
     return np.argsort(np.argsort(np.asarray(ids, np.int64))).astype(np.int64)
 
 
-def _known(truth: AnnotationSet) -> Any:
+def _known(truth: AnnotationSet, *, masks: bool = False) -> Any:
     """The truth for hotcoco, ids replaced by their ranks (it takes no negative ones)."""
-    images, categories = _ranks(truth.image_ids), _ranks(truth.categories.ids)
+    images, categories = ranks(truth.image_ids), ranks(truth.categories.ids)
     sizes = zip(images.tolist(), truth.image_files, truth.image_hw.tolist(), strict=True)
+    outlines = truth.outlines
     return hotcoco.COCO.from_arrays(
         [{"id": rank, "file_name": name, "height": h, "width": w} for rank, name, (h, w) in sizes],
         [{"id": int(rank), "name": name} for rank, name in zip(categories, truth.categories.names, strict=True)],
@@ -115,16 +218,30 @@ def _known(truth: AnnotationSet) -> Any:
         ids=_numbers(truth),
         area=truth.areas,
         iscrowd=truth.ignored,
+        segmentation=[outlines.segmentation(row) for row in range(len(outlines))] if masks else None,
     )
 
 
-def _found(truth: AnnotationSet, rows: NDArray[np.float64], known: Any) -> Any:
+def _found(
+    truth: AnnotationSet,
+    rows: NDArray[np.float64],
+    known: Any,
+    areas: NDArray[np.float64] | None,
+    shapes: Outlines | None,
+) -> Any:
     """The detections for hotcoco."""
     if not len(rows):
         return hotcoco.COCO({**known.dataset, "annotations": []})
     pictures, labels = rows[:, 0].astype(np.int64), rows[:, 6].astype(np.int64)
-    renamed = [_ranks(truth.image_ids)[pictures], rows[:, 1:6], _ranks(truth.categories.ids)[labels]]
-    return known.load_res(np.column_stack(renamed))
+    renamed = [ranks(truth.image_ids)[pictures], rows[:, 1:6], ranks(truth.categories.ids)[labels]]
+    if shapes is None:
+        found = known.load_res(np.column_stack(renamed))
+    else:
+        segmentation = [shapes.segmentation(row) for row in range(len(shapes))]
+        found = known.load_res(np.column_stack(renamed), segmentation=segmentation)
+    if areas is not None:
+        found.update_anns([{"id": i, "area": area} for i, area in enumerate(areas.tolist(), 1)])
+    return found
 
 
 def _twelve(precision: NDArray[np.float64], recall: NDArray[np.float64], at_10: int) -> list[float]:
@@ -147,18 +264,27 @@ def _per_class(
 ) -> tuple[ClassMetrics, ...]:
     """One entry for each class of `truth.categories`, in its order."""
     counted = ~truth.ignored
+    labels, pictures = truth.labels[counted], truth.image_index[counted]
+    size = len(truth.categories)
+    objects = np.bincount(labels, minlength=size)
+    images = np.bincount(np.unique(pictures * size + labels) % max(size, 1), minlength=size)
     classes = []
-    for index, k in enumerate(_ranks(truth.categories.ids).tolist()):
-        mine = counted & (truth.labels == index)
+    for index, k in enumerate(ranks(truth.categories.ids).tolist()):
+        mine, found = precision[:, :, k, :, -1], recall[:, k, :, -1]
+        ap = {f"ap_{name}": _mean(mine[..., 1 + area]) for area, name in enumerate(_AREAS)}
+        ar = {f"ar_{name}": _mean(found[..., 1 + area]) for area, name in enumerate(_AREAS)}
         classes.append(
             ClassMetrics(
                 name=truth.categories.names[index],
                 id=truth.categories.ids[index],
-                images=len(np.unique(truth.image_index[mine])),
-                objects=int(np.count_nonzero(mine)),
-                ap=_mean(precision[:, :, k, _ALL, -1]),
-                ap50=_mean(precision[_AP50, :, k, _ALL, -1]),
-                ar=_mean(recall[:, k, _ALL, -1]),
+                images=int(images[index]),
+                objects=int(objects[index]),
+                ap=_mean(mine[..., _ALL]),
+                ap50=_mean(mine[_AP50, ..., _ALL]),
+                ap75=_mean(mine[_AP75, ..., _ALL]),
+                ar=_mean(found[..., _ALL]),
+                **ap,
+                **ar,
             )
         )
     return tuple(classes)

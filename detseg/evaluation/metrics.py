@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
+
+Kind = Literal["bbox", "segm", "boundary"]
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
     """One class: `images` that show it, `objects` of it (without ignored ones), and how well it was found.
 
-    `ap` and `ar` are means over the overlap thresholds 0.50:0.05:0.95, `ap50` is at 0.50; -1 where there is
-    no object to find.
+    `ap...` and `ar...` are means over the overlap thresholds 0.50:0.05:0.95, `ap50` and `ap75` at one, `..._small`,
+    `..._medium`, `..._large` for objects of that size; -1 where there is no object to find.
     """
 
     name: str
@@ -20,7 +22,14 @@ class ClassMetrics:
     objects: int
     ap: float
     ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
     ar: float
+    ar_small: float
+    ar_medium: float
+    ar_large: float
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,8 @@ class DetectionMetrics:
     Average precision (`ap...`) and recall (`ar...`) over classes and the overlap thresholds 0.50:0.05:0.95,
     or at 0.50 and 0.75; small, medium and large objects are those of less than 32², less than 96² and more
     square pixels. `ar_1` and `ar_10` allow that many detections per picture and class, all others `max_dets`.
-    -1 where there is nothing to find, as COCO says it.
+    -1 where there is nothing to find, as COCO says it. `kind` tells what overlaps: boxes ("bbox"), masks
+    ("segm"), or masks and their boundaries both ("boundary").
     """
 
     ap: float
@@ -50,6 +60,7 @@ class DetectionMetrics:
     objects: int
     detections: int
     per_class: tuple[ClassMetrics, ...]
+    kind: Kind = "bbox"
 
     def twelve(self) -> dict[str, float]:
         """COCO's numbers in COCO's order, by name."""

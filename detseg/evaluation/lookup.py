@@ -1,0 +1,113 @@
+"""Whose picture and whose class is meant: what stands in a file of results -> indices of the truth."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detseg.annotations import Categories
+from detseg.evaluation.classes import ClassMatch
+from detseg.writers.text import readable
+
+UNKNOWN = -1
+
+
+class Pictures:
+    """The pictures of a data set, found by id or by name."""
+
+    def __init__(self, files: Sequence[str], ids: NDArray[np.int64]) -> None:
+        self._files, self._ids = files, ids
+
+    def of_ids(self, ids: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n,) picture ids -> (n,) indices, UNKNOWN where there is no such picture."""
+        return _of_ids(ids, self._ids)
+
+    @cached_property
+    def index_of_id(self) -> dict[int, int]:
+        """Picture id -> index."""
+        return {id_: index for index, id_ in enumerate(self._ids.tolist())}
+
+    def of_path(self, path: str) -> int:
+        """The one picture whose path ends as this one, as far as both tell it; UNKNOWN when none or several do."""
+        return self._found(path, self._by_name)
+
+    def of_stem(self, path: str) -> int:
+        """The same for a path without the picture's ending, as label files have it."""
+        return self._found(path, self._by_stem)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[tuple[int, tuple[str, ...]]]]:
+        return _listed((index, PurePosixPath(spelt)) for index, spelt in self._spellings())
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[tuple[int, tuple[str, ...]]]]:
+        spelt = [(index, PurePosixPath(name)) for index, name in self._spellings()]
+        plain = [(index, path.with_suffix("")) for index, path in spelt if path.name]
+        # beside another picture of the same stem, detseg writes a_jpg.txt and a_png.txt
+        marked = [(i, path.with_name(f"{path.stem}_{path.suffix[1:]}")) for i, path in spelt if path.suffix]
+        return _listed([*plain, *marked])
+
+    def _spellings(self) -> Iterable[tuple[int, str]]:
+        for index, name in enumerate(self._files):
+            unified = name.replace("\\", "/")
+            yield index, unified
+            if readable(unified) != unified:  # how the writers of text spell what is no UTF-8
+                yield index, readable(unified)
+
+    def _found(self, path: str, listed: dict[str, list[tuple[int, tuple[str, ...]]]]) -> int:
+        parts = PurePosixPath(path.replace("\\", "/")).parts
+        if not parts:
+            return UNKNOWN
+        alike = listed.get(parts[-1], ())
+        ends = {index: _shared(parts, theirs) for index, theirs in alike if _shared(parts, theirs)}
+        longest = [index for index, length in ends.items() if length == max(ends.values())]
+        return longest[0] if len(longest) == 1 else UNKNOWN
+
+
+class Classes:
+    """The classes of a data set, found by id, name or place."""
+
+    def __init__(self, categories: Categories) -> None:
+        self.categories = categories
+        self._matched: dict[tuple[str, ...], dict[str, int]] = {}
+
+    def of_ids(self, ids: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n,) category ids -> (n,) class indices, UNKNOWN where there is no such class."""
+        return _of_ids(ids, np.asarray(self.categories.ids, np.int64))
+
+    def of_names(self, names: Sequence[str]) -> list[int]:
+        """Class names, each once -> class indices, UNKNOWN where there is no such class; see `ClassMatch`."""
+        distinct = list(dict.fromkeys(names))
+        match = ClassMatch.of(Categories.from_names(distinct), self.categories)
+        found = {distinct[ours]: theirs for ours, theirs in match.pairs}
+        return [found.get(name, UNKNOWN) for name in names]
+
+
+def _of_ids(ids: NDArray[Any], known: NDArray[np.int64]) -> NDArray[np.int64]:
+    if not len(known):
+        return np.full(len(ids), UNKNOWN)
+    order = np.argsort(known, kind="stable")
+    ordered = known[order]
+    place = np.minimum(np.searchsorted(ordered, ids), len(known) - 1)
+    return np.where(ordered[place] == ids, order[place], UNKNOWN)
+
+
+def _listed(paths: Iterable[tuple[int, PurePosixPath]]) -> dict[str, list[tuple[int, tuple[str, ...]]]]:
+    """Last part -> (index, all parts) of the paths that end in it."""
+    listed: dict[str, list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
+    for index, path in paths:
+        if path.parts:
+            listed[path.parts[-1]].append((index, path.parts))
+    return listed
+
+
+def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    """How many parts the paths share at their end; 0 where they differ before the shorter one is used up."""
+    shared = min(len(one), len(other))
+    return shared if one[-shared:] == other[-shared:] else 0
