@@ -189,12 +189,9 @@ def _edge(labels: NDArray[np.uint8], label: int) -> NDArray[np.bool_]:
     return mine & near
 
 
-def _distance(marked: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _distance(marked: NDArray[np.bool_]) -> NDArray[Any]:
     """(h, w) from the middle of each pixel to that of the nearest marked one."""
-    distance: NDArray[np.float32] = cv2.distanceTransform(
-        (~marked).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
-    )
-    return distance
+    return cv2.distanceTransform((~marked).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
 
 
 def _ratios(counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], ...]:

@@ -1,138 +1,115 @@
-"""Results that were written to a file, by detseg or another program: COCO's JSON."""
+"""Results that were written to files, by detseg or another program; which kind they are is found by looking."""
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detseg.annotations import AnnotationSet, Categories
+from detseg.annotations import AnnotationSet
+from detseg.annotations.outlines import Outlines
 from detseg.errors import DataError
-from detseg.evaluation.classes import ClassMatch
+from detseg.evaluation.lookup import UNKNOWN
+from detseg.evaluation.reading import Objects, files_in
+
+_EXPECTED = (
+    "COCO results (.json), detseg's predictions.csv or .jsonl, a folder of YOLO labels (.txt), of VOC's XML pages, "
+    "or of one text a class (comp4_det_test_CLASS.txt) are expected"
+)
+_RUN_FILES = ("predictions.json", "predictions.jsonl", "predictions.csv")  # what is most exact comes first
+_RUN_FOLDERS = ("labels", "voc")
+
+_Reader = Callable[[Path, AnnotationSet], Objects]
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """`rows` (n, 7) as `evaluate_rows` takes them, in the file's order; `notes`: what was left out, in words."""
+    """`rows` (n, 7) as `evaluate_rows` takes them, in the file's order; `notes`: what was left out, in words.
+
+    outlines (n) where there are masks, and areas (n,) where there is nothing but masks.
+    """
 
     rows: NDArray[np.float64]
     notes: tuple[str, ...] = ()
+    outlines: Outlines | None = None
+    areas: NDArray[np.float64] | None = None
 
 
-def read_predictions(file: Path, truth: AnnotationSet) -> Predictions:
-    """Reads COCO results: a list of {"image_id", "category_id", "bbox", "score"}.
+def read_predictions(path: Path, truth: AnnotationSet) -> Predictions:
+    """Reads results of any kind, the folder of a detseg run too.
 
-    Ids are the data set's own. Where pictures and classes are listed with the results (in the same JSON, or
-    in `images.json` beside it, as `detseg detect --save coco` writes it), they are told by file name and
-    class name instead. Objects of other pictures or classes are left out. Raises DataError when the file
-    cannot be used or nothing in it belongs to the data set.
+    Objects of other pictures or classes are left out. Raises DataError when they cannot be used or nothing in them
+    belongs to the data set.
     """
-    content = _parsed(file)
-    listing = content if isinstance(content, dict) else _listing_beside(file)
-    objects = content.get("annotations") if isinstance(content, dict) else content
-    if not isinstance(objects, list):
-        raise DataError(f"{file}: holds no list of objects; COCO results are expected")
-    picture_of = {id_: index for index, id_ in enumerate(truth.image_ids.tolist())}
-    class_of = truth.categories.index_of_id
-    if listing is not None:
-        picture_of = _by_file_name(listing.get("images"), truth, file)
-        class_of = _by_class_name(listing.get("categories"), truth.categories, file) or class_of
-    rows = _table(objects, picture_of, class_of, file)
-    known_picture, known_class = rows[:, 0] >= 0, rows[:, 6] >= 0
+    place, reader = _kind(path, truth)
+    read = reader(place, truth)
+    rows = read.rows
+    known_picture, known_class = rows[:, 0] != UNKNOWN, rows[:, 6] != UNKNOWN
     kept = known_picture & known_class
     if len(rows) and not kept.any():
         which = "classes" if known_picture.any() else "pictures"
-        raise DataError(f"{file}: none of its objects is of the {which} of {truth.root}; is it of other data?")
-    return Predictions(rows[kept], _notes(known_picture, known_class))
+        raise DataError(f"{place}: none of its objects is of the {which} of {truth.root}; is it of other data?")
+    taken = (f"of {path} {place.name} is taken",) if place != path else ()
+    return Predictions(
+        rows[kept],
+        (*taken, *read.notes, *_notes(rows[kept], known_picture, known_class)),
+        None if read.outlines is None else read.outlines[kept],
+        None if read.areas is None else read.areas[kept],
+    )
 
 
-def _notes(known_picture: NDArray[np.bool_], known_class: NDArray[np.bool_]) -> tuple[str, ...]:
+def _kind(path: Path, truth: AnnotationSet) -> tuple[Path, _Reader]:
+    """The file or folder to read, and what reads it."""
+    from detseg.evaluation import read_coco, read_tables, read_voc
+
+    if path.is_dir():
+        return _kind_of_folder(path, truth)
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file or folder; {_EXPECTED}")
+    readers: dict[str, _Reader] = {
+        ".json": read_coco.read,
+        ".jsonl": read_tables.read_json_lines,
+        ".ndjson": read_tables.read_json_lines,
+        ".csv": read_tables.read_csv,
+        ".txt": read_voc.read_texts,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: is no kind of results that is known; {_EXPECTED}")
+    return path, reader
+
+
+def _kind_of_folder(folder: Path, truth: AnnotationSet) -> tuple[Path, _Reader]:
+    from detseg.evaluation import read_voc, read_yolo
+
+    for name in _RUN_FILES:
+        if (folder / name).is_file():
+            return _kind(folder / name, truth)
+    for name in _RUN_FOLDERS:
+        if (folder / name).is_dir():
+            return _kind_of_folder(folder / name, truth)
+    if files_in(folder, ".xml"):
+        return folder, read_voc.read_pages
+    texts = [file for file in files_in(folder, ".txt") if file.name != "classes.txt"]
+    if not texts:
+        raise DataError(f"{folder}: holds no results of boxes; {_EXPECTED}")
+    names = truth.categories.names
+    of_classes = sum(read_voc.is_result(file, names) for file in texts)
+    return folder, read_voc.read_texts if of_classes * 2 > len(texts) else read_yolo.read
+
+
+def _notes(
+    rows: NDArray[np.float64], known_picture: NDArray[np.bool_], known_class: NDArray[np.bool_]
+) -> tuple[str, ...]:
     elsewhere = np.count_nonzero(~known_picture)
     foreign = np.count_nonzero(known_picture & ~known_class)
-    return tuple(
+    left_out = tuple(
         f"{count} objects of {what} that the data set lacks are left out"
         for count, what in ((elsewhere, "pictures"), (foreign, "classes"))
         if count
     )
-
-
-def _parsed(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: is not JSON ({error}); COCO results are expected") from error
-
-
-def _listing_beside(file: Path) -> dict[str, Any] | None:
-    """`images.json`, where there is one: without it ids are the data set's own."""
-    beside = file.with_name("images.json")
-    if file.name == beside.name or not beside.is_file():
-        return None
-    content = _parsed(beside)
-    return content if isinstance(content, dict) else None
-
-
-def _table(
-    objects: list[Any], picture_of: Mapping[int, int], class_of: Mapping[int, int], file: Path
-) -> NDArray[np.float64]:
-    """(n, 7) picture index, x, y, w, h, score, class index; -1 where there is no such picture or class."""
-    table = np.empty((len(objects), 7))
-    for number, entry in enumerate(objects):
-        try:
-            picture, label = picture_of.get(entry["image_id"], -1), class_of.get(entry["category_id"], -1)
-            table[number] = (picture, *entry["bbox"], entry["score"], label)
-        except (TypeError, KeyError, ValueError, OverflowError) as error:
-            raise DataError(
-                f"{file}: object {number + 1} is not one of COCO's results ({_cause(error)}): "
-                "image_id, category_id, bbox of four numbers and score are expected"
-            ) from error
-    finite = np.isfinite(table).all(axis=1)
-    if not finite.all():
-        raise DataError(f"{file}: object {np.argmin(finite) + 1} holds something that is no finite number")
-    return table
-
-
-def _cause(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
-
-
-def _by_file_name(images: Any, truth: AnnotationSet, file: Path) -> dict[int, int]:
-    """The file's picture ids -> picture index: of the same path, as far as both tell it."""
-    of_name: dict[str, list[int]] = defaultdict(list)
-    for index, name in enumerate(truth.image_files):
-        of_name[PurePosixPath(name).name].append(index)
-    found = {}
-    try:
-        for entry in images:
-            parts = PurePosixPath(entry["file_name"]).parts
-            like = [i for i in of_name.get(parts[-1], ()) if _same_end(parts, truth.image_files[i])]
-            if len(like) == 1:
-                found[int(entry["id"])] = like[0]
-    except (TypeError, KeyError, ValueError, IndexError) as error:
-        raise DataError(f"{file}: its list of pictures cannot be used ({_cause(error)})") from error
-    return found
-
-
-def _same_end(parts: tuple[str, ...], name: str) -> bool:
-    theirs = PurePosixPath(name).parts
-    shared = min(len(parts), len(theirs))
-    return parts[-shared:] == theirs[-shared:]
-
-
-def _by_class_name(categories: Any, data: Categories, file: Path) -> dict[int, int]:
-    """The file's category ids -> class index; empty where it lists no classes."""
-    if not categories:
-        return {}
-    try:
-        written = Categories.from_json(categories)
-    except (TypeError, KeyError, ValueError) as error:
-        raise DataError(f"{file}: its list of classes cannot be used ({_cause(error)})") from error
-    return {written.ids[i]: j for i, j in ClassMatch.of(written, data).pairs}
+    negative = np.count_nonzero((rows[:, 3:5] < 0).any(axis=1))
+    return (*left_out, f"{negative} boxes are of negative size and overlap nothing") if negative else left_out

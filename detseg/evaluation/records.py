@@ -148,4 +148,4 @@ def _layout(record: type[msgspec.Struct], id_mark: bytes) -> np.dtype[np.void]:
         value = name.removesuffix("_mark")
         fields.append((name, f"V{len(mark)}"))
         fields.append((value, side, (4,)) if value == "bbox" else (value, kinds[value]))
-    return np.dtype(fields)  # type: ignore[arg-type]
+    return np.dtype(fields)
