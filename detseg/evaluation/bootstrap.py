@@ -41,6 +41,28 @@ class Interval:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
+def verdict(difference: Interval) -> str:
+    """What a difference says, in plain words: better, worse or cannot be told apart."""
+    if difference.value is None:
+        return "nothing to compare"
+    if not difference.excludes_zero:
+        return "cannot be told apart"
+    return "better" if (difference.low or 0) > 0 else "worse"
+
+
+def in_words(number: str, difference: Interval) -> str:
+    """The difference as a sentence: "These results are better than the others in AP, by 0.042 (0.010 to 0.071)." """
+    said = verdict(difference)
+    if difference.value is None or difference.low is None or difference.high is None:
+        return f"In {number} there is nothing to compare."
+    if not difference.excludes_zero:
+        low, high = f"{difference.low:+.3f}", f"{difference.high:+.3f}"
+        return f"In {number} the two cannot be told apart: the difference is {difference.value:+.3f} ({low} to {high})."
+    ends = sorted((abs(difference.low), abs(difference.high)))
+    by = f"{abs(difference.value):.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
+    return f"These results are {said} than the others in {number}, by {by}."
+
+
 @dataclass(frozen=True)
 class Intervals:
     """AP, AP50 and those of each class in the order of the classes, from `resamples` draws of the pictures."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from detseg.annotations import AnnotationSet
 from detseg.annotations.outlines import Outlines
 from detseg.evaluation.bootstrap import Evidence, Intervals, intervals
+from detseg.evaluation.coco import filled_outlines, with_outlines
 from detseg.evaluation.diagnosis_curves import Calibration, Curve, calibration, curves
 from detseg.evaluation.diagnosis_labels import MOST, Kind, Suspect, WorstPicture, suspects, worst_pictures
 from detseg.evaluation.matching import LEAST_IOU, Floats, Matches, Pairs, match, overlaps
@@ -103,7 +104,13 @@ def diagnose(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Diagnosis:
-    """Of detections (n, 7): picture index, x, y, w, h, score, class index; with `outlines` (n) overlaps are masks'."""
+    """Of detections (n, 7): picture index, x, y, w, h, score, class index.
+
+    With `outlines` (n) overlaps are those of masks; what has none, on either side, has its box for a mask. Raises
+    DataError for masks of a picture whose size is not known.
+    """
+    if outlines is not None:
+        truth, outlines = with_outlines(truth), filled_outlines(truth, rows, outlines)
     pairs = overlaps(truth, rows, outlines=outlines)
     matches = match(truth, rows, IOU, pairs=pairs, max_dets=max_dets)
     overall, classes = curves(truth, rows, matches)
