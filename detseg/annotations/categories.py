@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +23,7 @@ class Categories:
         if len(self.ids) != len(self.names):
             raise ValueError(f"{len(self.ids)} category ids but {len(self.names)} names")
         for what, values in (("id", self.ids), ("name", self.names)):
-            repeated = sorted({str(v) for v in values if values.count(v) > 1})
+            repeated = sorted(str(value) for value, count in Counter(values).items() if count > 1)
             if repeated:
                 raise ValueError(f"category {what} given more than once: {', '.join(repeated)}")
 

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
@@ -26,11 +27,26 @@ def header_hw(path: str | Path) -> tuple[int, int] | None:
             warnings.simplefilter("ignore")  # a large picture is no reason to speak here
             with Image.open(path) as image:
                 w, h = image.size
-                if image.getexif().get(_EXIF_ORIENTATION) in _ON_ITS_SIDE:
+                if _exif(image).get(_EXIF_ORIENTATION) in _ON_ITS_SIDE:
                     w, h = h, w
                 return h, w
     except Exception:  # Pillow's readers raise nearly anything on broken files
         return None
+
+
+def _exif(image: ImageFile) -> Image.Exif:
+    """The picture's EXIF block. Of a PNG Pillow would decode all pixels, since the block may come after them."""
+    if image.format != "PNG" or image.fp is None:
+        return image.getexif()
+    exif, fp = Image.Exif(), image.fp
+    fp.seek(8)
+    while len(head := fp.read(8)) == 8:
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        if kind == b"eXIf":
+            exif.load(fp.read(length))
+            break
+        fp.seek(length + 4, os.SEEK_CUR)
+    return exif
 
 
 class Folders:

@@ -1,20 +1,18 @@
 """YOLO trees: a data.yaml with splits and classes, pictures under images/, a .txt a picture under labels/.
 
-A line is `class cx cy w h`, in parts of the picture's width and height. Lines of more values are outlines
-(`class x1 y1 x2 y2 x3 y3 ...`) and give their bounding box. A picture without a label file has no objects. A
-folder with images/ and labels/ but without data.yaml is read too; its classes are the lines of classes.txt,
-or
-else the numbers found in the tree.
+See `yolo_labels` for the lines. A picture without a label file has no objects. A folder with images/ and labels/
+but without data.yaml is read too; its classes are the lines of classes.txt, or else the numbers found in the tree.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator, Sequence
+import reprlib
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
 from detseg import files
@@ -23,13 +21,29 @@ from detseg.annotations.dataset import AnnotationSet
 from detseg.annotations.draft import Draft
 from detseg.annotations.pictures import SUFFIXES, Folders, header_hw
 from detseg.annotations.split_names import SPLITS, canonical, choose_split
+from detseg.annotations.yolo_labels import label_file, read_labels, write_yolo
 from detseg.errors import DataError
-from detseg.geometry.boxes import xyxy_to_cxcywh
+
+__all__ = ["is_bare_tree", "label_file", "load", "splits", "write_data_yaml", "write_yolo", "yaml_of"]
 
 _CLASS_FILES = ("classes.txt", "labels.txt", "labels/classes.txt", "obj.names")
-_WORST = 0.1  # a value this far outside 0..1 was not meant as a part of the picture; it is in pixels, perhaps
+_DECIMALS = 5  # of a pixel, in outlines
+_LARGEST = 4_000_000  # bytes: a description of 100,000 classes is smaller
 
-Box = tuple[float, float, float, float]
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which would take the last of two equal keys without a word; this one refuses them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """As the safe loader's. Raises ConstructorError for a key given twice."""
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
+            seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
 
 
 class _Tree(NamedTuple):
@@ -39,12 +53,6 @@ class _Tree(NamedTuple):
     splits: dict[str, list[str]]  # names as they are written -> folders and list files
     categories: Categories | None
     source: Path
-
-
-class _Line(NamedTuple):
-    number: int  # counted from 1
-    class_id: int
-    box: Box  # xyxy in parts of the picture
 
 
 def yaml_of(folder: Path) -> Path | None:
@@ -99,36 +107,6 @@ def load(path: Path, split: str | None = None, *, need_images: bool = True) -> A
     return result
 
 
-def label_file(picture: str) -> str:
-    """YOLO's rule: the last folder `images` of the path becomes `labels`, the ending `.txt`."""
-    parts = Path(picture).with_suffix(".txt").parts
-    places = [i for i, part in enumerate(parts[:-1]) if part == "images"]
-    if not places:
-        return str(Path(*parts))
-    return str(Path(*parts[: places[-1]], "labels", *parts[places[-1] + 1 :]))
-
-
-def write_yolo(annotations: AnnotationSet, root: str | Path) -> None:
-    """Writes a label file under `root` for every picture, by YOLO's rule; the pictures are not written.
-
-    YOLO's files cannot say "ignored": such objects are left out. Raises DataError for a picture of unknown
-    size.
-    """
-    for image, name in enumerate(annotations.image_files):
-        h, w = annotations.image_hw[image].tolist()
-        if min(h, w) < 1:
-            raise DataError(f"{name}: its size is unknown, so its boxes cannot be written in parts of it")
-        rows = annotations.rows(image)
-        keep = ~annotations.ignored[rows]
-        boxes = xyxy_to_cxcywh(annotations.boxes[rows][keep]) / (w, h, w, h)
-        ids = [annotations.categories.ids[label] for label in annotations.labels[rows][keep]]
-        lines = [f"{i} " + " ".join(f"{v:.9g}" for v in box) for i, box in zip(ids, boxes.tolist(), strict=True)]
-        target = (
-            label_file(name) if "images" in Path(name).parts[:-1] else str(Path("labels", name).with_suffix(".txt"))
-        )
-        files.write_text(Path(root) / target, "".join(line + "\n" for line in lines))
-
-
 def write_data_yaml(root: str | Path, categories: Categories, splits: dict[str, str]) -> Path:
     """Writes root/data.yaml: `splits` gives the folder, relative to root, of each split's pictures."""
     content = {**splits, "names": dict(zip(categories.ids, categories.names, strict=True))}
@@ -146,7 +124,11 @@ def _look(path: Path) -> _Tree:
 
 def _read_yaml(file: Path) -> dict[Any, Any]:
     try:
-        content = yaml.safe_load(file.read_bytes())
+        if file.stat().st_size > _LARGEST:
+            raise DataError(f"{file}: larger than {_LARGEST // 10**6} MB: no description of a data set is")
+        content = yaml.load(file.read_bytes(), _Loader)
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
     except Exception as error:  # besides its own errors PyYAML lets pass what its constructors raise
@@ -167,7 +149,7 @@ def _tree_of_yaml(file: Path) -> _Tree:
         raise DataError(f"{file}: it names no pictures: there is none of the keys train, val and test")
     base = content.get("path")
     if base is not None and not isinstance(base, str):
-        raise DataError(f"{file}: 'path' is {base!r}, not a folder")
+        raise DataError(f"{file}: 'path' is {reprlib.repr(base)}, not a folder")
     root = file.parent / base if base else file.parent
     # descriptions travel: a `path` of another machine means the folder the file lies in
     root = root if root.is_dir() else file.parent
@@ -239,7 +221,7 @@ def _numbers_found(tree: _Tree, draft: Draft) -> Categories:
     silent = Draft(tree.root, "yolo")  # each file's faults are told when it is read for good
     for entries in tree.splits.values():
         for picture in (p for entry in entries for p in _pictures_of(entry, tree, silent)):
-            ids |= {line.class_id for line in _read_labels(Path(label_file(picture)), silent) or []}
+            ids |= {line.class_id for line in read_labels(Path(label_file(picture)), silent) or []}
     draft.warn("no-names", tree.source, "no class names in it; the classes are called by their numbers")
     return Categories(tuple(sorted(ids)), tuple(str(i) for i in sorted(ids)))
 
@@ -252,7 +234,7 @@ def _pictures_of(entry: str, tree: _Tree, draft: Draft) -> Iterator[str]:
     elif place.suffix.lower() in (".txt", ".lst") and place.is_file():
         yield from _listed(place, tree, draft)
     else:
-        raise DataError(f"{tree.source}: {entry!r} is neither a folder nor a .txt list; looked in {tree.root}")
+        raise DataError(f"{tree.source}: {_short(entry)} is neither a folder nor a .txt list; looked in {tree.root}")
 
 
 def _place(entry: str, tree: _Tree) -> Path:
@@ -273,21 +255,35 @@ def _walk(folder: Path) -> Iterator[str]:
 
 def _listed(file: Path, tree: _Tree, draft: Draft) -> Iterator[str]:
     folders = Folders()
+    homes = [os.path.abspath(base) for base in (tree.root, file.parent)]  # noqa: PTH100
     for number, line in enumerate(file.read_text("utf-8-sig", "surrogateescape").splitlines(), 1):
         name = line.strip()
         if not name:
             continue
         place = next((base for base in (tree.root, file.parent) if folders.has(base, name)), None)
         if place is None:
-            draft.error("missing-picture", file, f"picture {name!r} of line {number} is not there; left out")
+            draft.error("missing-picture", file, f"picture {_short(name)} of line {number} is not there; left out")
+            continue
+        picture = os.path.normpath(place / name)
+        if any(_is_inside(picture, base) for base in homes):
+            yield picture
         else:
-            yield os.path.normpath(place / name)
+            message = f"picture {_short(name)} of line {number} lies outside {tree.root}; left out: set 'path'"
+            draft.error("outside-picture", file, message)
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 200 else f"{name[:197]}...")
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    return folder == "/" or os.path.abspath(path).startswith(folder + "/")  # noqa: PTH100 - links stay as they are
 
 
 def _fill(draft: Draft, picture: str, categories: Categories) -> bool:
     """Adds a picture and its boxes; says whether it has a label file."""
     source = Path(label_file(picture))
-    lines = _read_labels(source, draft)
+    lines = read_labels(source, draft)
     hw = header_hw(picture)
     if hw is None or min(hw) < 1:
         draft.error("unreadable-picture", picture, "no readable picture; left out")
@@ -296,51 +292,13 @@ def _fill(draft: Draft, picture: str, categories: Categories) -> bool:
     name = str(Path(picture).relative_to(draft.root)) if inside else str(Path(picture).absolute())
     index = draft.add_picture(name, hw, source)
     h, w = hw
-    for number, class_id, (x1, y1, x2, y2) in lines or []:
+    for number, class_id, (x1, y1, x2, y2), ring in lines or []:
         label = categories.index_of_id.get(class_id)
         if label is None:
             draft.error("unknown-category", source, f"line {number}: there is no class {class_id}; left out", number)
         else:
-            draft.add_box(index, (x1 * w, y1 * h, x2 * w, y2 * h), label, number)
+            box = (x1 * w, y1 * h, x2 * w, y2 * h)
+            # rounded, so that pixels that were divided by the size come back as the very numbers they were
+            points = np.round(np.reshape(ring, (-1, 2)) * (w, h), _DECIMALS).ravel().tolist()
+            draft.add_box(index, box, label, number, segmentation=[points] if points else None)
     return lines is not None
-
-
-def _read_labels(file: Path, draft: Draft) -> list[_Line] | None:
-    """The usable lines of a label file; None where there is no such file."""
-    try:
-        text = file.read_bytes().decode("utf-8-sig", "replace")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        draft.error("unreadable-labels", file, f"cannot be read: {error.strerror}; no object of it is used")
-        return []
-    lines: list[_Line] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split()
-        if not words:
-            continue
-        try:
-            lines.append(_Line(number, *_parse(words)))
-        except ValueError as error:
-            draft.error("bad-line", file, f"line {number}: {error}; left out", number)
-    return lines
-
-
-def _parse(words: Sequence[str]) -> tuple[int, Box]:
-    try:
-        class_id, values = float(words[0]), [float(word) for word in words[1:]]
-    except ValueError:
-        raise ValueError("something in it is not a number") from None
-    if not (class_id.is_integer() and 0 <= class_id < 2**31):
-        raise ValueError(f"class {words[0]!r} is not a number counted from 0")
-    if not all(math.isfinite(v) for v in values):
-        raise ValueError("something in it is not a usable number")
-    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-        raise ValueError(f"{len(words)} values, where 5 make a box and 7, 9, 11, ... an outline")
-    if not all(-_WORST <= v <= 1 + _WORST for v in values):
-        raise ValueError("values far outside 0..1; are they pixels?")
-    if len(values) == 4:
-        cx, cy, w, h = values
-        return int(class_id), (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
-    xs, ys = values[0::2], values[1::2]
-    return int(class_id), (min(xs), min(ys), max(xs), max(ys))
