@@ -15,11 +15,22 @@ Examples:
   detseg eval runs/train/exp/weights/best.safetensors cells/
   detseg eval cells/ --split test --json
   detseg eval --predictions runs/detect/exp/predictions.json cells/
+  detseg eval --predictions results/ VOC2007/ --split test --voc07
+  detseg eval --predictions masks/ streets/
 
-DATA is a folder (VOC tree, YOLO tree, COCO JSON files), a COCO .json or a YOLO data.yaml. Without WEIGHTS those
-that come with detseg are measured. Classes are matched by name. Written are metrics.json, and truth.json and
-predictions.json, on which pycocotools gives the same numbers to the last bit. Pictures that cannot be read count as
-pictures on which nothing was found, and are named (exit code 6)."""
+DATA is a folder (VOC tree, YOLO tree, COCO JSON files, pictures and masks), a COCO .json or a YOLO data.yaml. Without
+WEIGHTS those that come with detseg are measured. Classes are matched by name.
+
+Results are COCO JSON (boxes, or masks as polygons or run lengths), a folder of YOLO labels (class xc yc w h score), of
+VOC's texts (comp4_det_test_CLASS.txt: image score x1 y1 x2 y2) or XML pages, predictions.csv or .jsonl, the folder of a
+detseg run, or a folder of label maps.
+
+Written are metrics.json, classes.csv, and truth.json and predictions.json, on which pycocotools gives the same numbers
+to the last bit. Pictures that cannot be read count as pictures on which nothing was found, and are named (exit code
+6)."""
+
+_TASKS = ("boxes", "masks", "labels")
+_YOLO_TASKS = ("train", "val", "test")  # what YOLO users mean by --task
 
 
 @click.command(cls=options.Command, epilog=_EPILOG)
@@ -29,14 +40,18 @@ pictures on which nothing was found, and are named (exit code 6)."""
 @click.option(
     "--predictions",
     type=click.Path(path_type=Path),
-    help="Measure these results instead: COCO JSON, of detseg detect --save coco or of another program.",
+    help="Measure these results instead, a file or folder of detseg or of another program.",
 )
 @click.option(
-    "--split",
-    cls=options.Option,
-    aliases=("--task",),
-    help="Part of the data set.  [default: val, else test, else everything]",
+    "--task",
+    type=click.Choice([*_TASKS, *_YOLO_TASKS]),
+    metavar="[boxes|masks|labels]",
+    help="What is compared.  [default: masks too where both sides have them; labels for a folder of label maps]",
 )
+@click.option("--split", help="Part of the data set.  [default: val, else test, else everything]")
+@click.option("--voc07", is_flag=True, help="Also VOC's AP as until 2007: 11 points of recall, overlap 0.5.")
+@click.option("--voc", is_flag=True, help="Also VOC's AP as since 2010: area under the curve, overlap 0.5.")
+@click.option("--boundary", is_flag=True, help="Also Boundary AP: do the outlines of masks agree?")
 @options.conf(0.001)
 @options.iou(0.6)
 @options.max_det(100)
@@ -56,9 +71,12 @@ def command(words: tuple[Path, ...], weights: Path | None, data: Path | None, **
     objects a picture, as detectors are usually measured on COCO.
     """
     weights, data = _sides(words, weights, data, given["predictions"])
+    if given["task"] in _YOLO_TASKS:
+        given["split"], given["task"] = given["split"] or given["task"], None
     from . import eval_run
+    from .eval_request import Request
 
-    return eval_run.run(eval_run.Request(weights=weights, data=data, **given))
+    return eval_run.run(Request(weights=weights, data=data, **given))
 
 
 def _sides(

@@ -1,20 +1,39 @@
-"""How good are the detections: COCO's numbers, overall and per class. Torch-free."""
+"""How good are results: COCO's and VOC's numbers of boxes and masks, and those of label maps. Torch-free."""
 
 from detseg.evaluation.classes import ClassMatch
-from detseg.evaluation.coco import evaluate, evaluate_rows, result_rows, results_json, truth_json
-from detseg.evaluation.metrics import TWELVE, ClassMetrics, DetectionMetrics
+from detseg.evaluation.coco import (
+    evaluate,
+    evaluate_rows,
+    filled_outlines,
+    result_rows,
+    results_bytes,
+    results_json,
+    truth_bytes,
+    truth_json,
+    with_outlines,
+)
+from detseg.evaluation.metrics import TWELVE, ClassMetrics, DetectionMetrics, Kind
 from detseg.evaluation.predictions import Predictions, read_predictions
+from detseg.evaluation.voc import VocClass, VocMetrics, evaluate_voc
 
 __all__ = [
     "TWELVE",
     "ClassMatch",
     "ClassMetrics",
     "DetectionMetrics",
+    "Kind",
     "Predictions",
+    "VocClass",
+    "VocMetrics",
     "evaluate",
     "evaluate_rows",
+    "evaluate_voc",
+    "filled_outlines",
     "read_predictions",
     "result_rows",
+    "results_bytes",
     "results_json",
+    "truth_bytes",
     "truth_json",
+    "with_outlines",
 ]

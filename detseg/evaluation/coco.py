@@ -210,7 +210,6 @@ def _known(truth: AnnotationSet, *, masks: bool = False) -> Any:
     """The truth for hotcoco, ids replaced by their ranks (it takes no negative ones)."""
     images, categories = ranks(truth.image_ids), ranks(truth.categories.ids)
     sizes = zip(images.tolist(), truth.image_files, truth.image_hw.tolist(), strict=True)
-    outlines = truth.outlines
     return hotcoco.COCO.from_arrays(
         [{"id": rank, "file_name": name, "height": h, "width": w} for rank, name, (h, w) in sizes],
         [{"id": int(rank), "name": name} for rank, name in zip(categories, truth.categories.names, strict=True)],
@@ -220,7 +219,7 @@ def _known(truth: AnnotationSet, *, masks: bool = False) -> Any:
         ids=_numbers(truth),
         area=truth.areas,
         iscrowd=truth.ignored,
-        segmentation=[outlines.segmentation(row) for row in range(len(outlines))] if masks else None,
+        segmentation=_values(truth.outlines) if masks else None,
     )
 
 
@@ -239,11 +238,14 @@ def _found(
     if shapes is None:
         found = known.load_res(np.column_stack(renamed))
     else:
-        segmentation = [shapes.segmentation(row) for row in range(len(shapes))]
-        found = known.load_res(np.column_stack(renamed), segmentation=segmentation)
+        found = known.load_res(np.column_stack(renamed), segmentation=_values(shapes))
     if areas is not None:
         found.update_anns([{"id": i, "area": area} for i, area in enumerate(areas.tolist(), 1)])
     return found
+
+
+def _values(outlines: Outlines) -> list[Any]:
+    return [outlines.segmentation(row) for row in range(len(outlines))]
 
 
 def _twelve(precision: NDArray[np.float64], recall: NDArray[np.float64], at_10: int) -> list[float]:

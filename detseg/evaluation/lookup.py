@@ -17,6 +17,9 @@ from detseg.writers.text import readable
 
 UNKNOWN = -1
 
+# folders that pictures and what is said of them lie in, side by side: images/val/a.jpg, labels/val/a.txt
+_SIDES = {"images", "labels", "masks", "JPEGImages", "Annotations", "SegmentationClass"}
+
 
 class Pictures:
     """The pictures of a data set, found by id or by name."""
@@ -38,8 +41,8 @@ class Pictures:
         return self._found(path, self._by_name)
 
     def of_stem(self, path: str) -> int:
-        """The same for a path without the picture's ending, as label files have it."""
-        return self._found(path, self._by_stem)
+        """The same for a path without the picture's ending, as label files have it; `images` and `labels` are one."""
+        return self._found(_without_sides(PurePosixPath(path.replace("\\", "/"))).as_posix(), self._by_stem)
 
     @cached_property
     def _by_name(self) -> dict[str, list[tuple[int, tuple[str, ...]]]]:
@@ -51,7 +54,7 @@ class Pictures:
         plain = [(index, path.with_suffix("")) for index, path in spelt if path.name]
         # beside another picture of the same stem, detseg writes a_jpg.txt and a_png.txt
         marked = [(i, path.with_name(f"{path.stem}_{path.suffix[1:]}")) for i, path in spelt if path.suffix]
-        return _listed([*plain, *marked])
+        return _listed((index, _without_sides(path)) for index, path in (*plain, *marked))
 
     def _spellings(self) -> Iterable[tuple[int, str]]:
         for index, name in enumerate(self._files):
@@ -105,6 +108,10 @@ def _listed(paths: Iterable[tuple[int, PurePosixPath]]) -> dict[str, list[tuple[
         if path.parts:
             listed[path.parts[-1]].append((index, path.parts))
     return listed
+
+
+def _without_sides(path: PurePosixPath) -> PurePosixPath:
+    return PurePosixPath(*(part for part in path.parts[:-1] if part not in _SIDES), *path.parts[-1:])
 
 
 def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:

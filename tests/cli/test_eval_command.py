@@ -114,9 +114,10 @@ def test_tables_for_people(data, weights, capsys):
     lines = [line.split() for line in said.out.splitlines()]
     assert ["AP", "1.0000", "overlap", "0.50", "to", "0.95"] in lines
     assert ["AP", "small", "-", "objects", "below", "32x32", "pixels"] in lines
-    assert ["red", "2", "2", "1.0000", "1.0000", "1.0000"] in lines
+    assert ["red", "2", "2", "1.0000", "1.0000", "-", "1.0000", "-", "1.0000"] in lines
     assert said.err == ""
-    assert sorted(p.name for p in Path("here").iterdir()) == ["metrics.json", "predictions.json", "truth.json"]
+    written = ["classes.csv", "metrics.json", "predictions.json", "truth.json"]
+    assert sorted(p.name for p in Path("here").iterdir()) == written
 
 
 def test_written_predictions_give_the_same_numbers(data, weights, capsys):

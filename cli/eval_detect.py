@@ -1,0 +1,84 @@
+"""`detseg eval WEIGHTS DATA`: the weights' detections on every picture. Imported for a network only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from detseg.annotations import AnnotationSet
+from detseg.checkpoints import Card
+from detseg.errors import DataError, ImageError
+from detseg.evaluation import ClassMatch, result_rows
+from detseg.images import ImageFile
+from detseg.pipeline import detect_files
+from detseg.postprocess import Selection
+from detseg.results import Detections
+from detseg.runtimes import open_runtime
+
+from . import chosen_weights
+from .eval_request import Found, Request, named
+from .progress import Progress
+
+TOP_K = 3000  # scores of a picture that enter suppression: more than that change no number noticeably
+
+
+def detect(request: Request, truth: AnnotationSet) -> Found:
+    """What the weights find on every picture."""
+    weights, kind, card = chosen_weights.choose(
+        request.weights, runtime=request.runtime, device=request.device, imgsz=request.imgsz
+    )
+    match = ClassMatch.of(card.categories, truth.categories)
+    if not match.pairs:
+        raise DataError(
+            f"{weights} and {request.data} have no class in common: {named(card.categories.names)} against "
+            f"{named(truth.categories.names)}; measure on data with the same class names"
+        )
+    selection = Selection(request.conf, request.iou, request.max_det, TOP_K, classes=tuple(i for i, _ in match.pairs))
+    detections, faults = _detections(request, truth, selection, weights, kind, card)
+    if len(faults) == len(truth):
+        raise DataError(f"{request.data}: none of its pictures can be read; the first: {faults[0][1]}")
+    ours = [replace(found, labels=match.to_data(found.labels)) for found in detections]
+    origin = {"weights": str(weights), "model": card.model, "frame_hw": list(_recipe(request, card).frame_hw)}
+    return Found(result_rows(truth, ours), origin, _class_notes(match), faults)
+
+
+def _recipe(request: Request, card: Card) -> Any:
+    return replace(card.preprocess, frame_hw=request.imgsz) if request.imgsz else card.preprocess
+
+
+def _detections(
+    request: Request, truth: AnnotationSet, selection: Selection, weights: Path, kind: str, card: Card
+) -> tuple[list[Detections], list[tuple[ImageFile, ImageError]]]:
+    """One `Detections` for each picture, nothing in those that cannot be read, and the faults of these."""
+    # as `detseg detect` does it: on a CPU several calls of the network run at once, one core each
+    side_by_side = kind == "onnx" and request.device in ("auto", "cpu")
+    runtime = open_runtime(weights, runtime=request.runtime, device=request.device, threads=1 if side_by_side else None)
+    pictures = [ImageFile(truth.image_path(i), PurePosixPath(name)) for i, name in enumerate(truth.image_files)]
+    found: list[Detections] = []
+    faults: list[tuple[ImageFile, ImageError]] = []
+    with Progress("evaluating", len(pictures), quiet=request.quiet) as progress:
+        for outcome in detect_files(
+            pictures,
+            runtime,
+            selection,
+            batch=request.batch,
+            workers=request.workers,
+            network_threads=request.workers if side_by_side else 1,
+            recipe=_recipe(request, card),
+        ):
+            if outcome.fault is not None:
+                faults.append((outcome.file, outcome.fault))
+            h, w = truth.image_hw[len(found)].tolist()
+            found.append(Detections((h, w)) if outcome.detections is None else outcome.detections)
+            progress.advance()
+    return found, faults
+
+
+def _class_notes(match: ClassMatch) -> tuple[str, ...]:
+    notes = [f"class {ours!r} of the weights is taken for {theirs!r}" for ours, theirs in match.respelled]
+    if match.unknown:
+        notes.append(f"classes the weights do not know count with AP 0: {named(match.unknown)}")
+    if match.unused:
+        notes.append(f"classes of the weights that the data set lacks are left out: {named(match.unused)}")
+    return tuple(notes)

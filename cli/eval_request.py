@@ -1,0 +1,103 @@
+"""What a run of `detseg eval` is asked for, what it compares, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from detseg.annotations import AnnotationSet
+from detseg.annotations.outlines import Outlines
+from detseg.evaluation import DetectionMetrics, Kind, VocMetrics
+
+from . import run_folder
+
+if TYPE_CHECKING:
+    from detseg.errors import ImageError
+    from detseg.images import ImageFile
+
+Task = Literal["boxes", "masks", "labels"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The command line, as it was given."""
+
+    weights: Path | None
+    data: Path
+    predictions: Path | None
+    task: Task | None
+    split: str | None
+    voc07: bool
+    voc: bool
+    boundary: bool
+    conf: float
+    iou: float
+    max_det: int
+    imgsz: tuple[int, int] | None
+    batch: int
+    device: str
+    runtime: str
+    workers: int
+    out: Path | None
+    project: Path
+    name: str | None
+    exist_ok: bool
+    limit: int | None
+    as_json: bool
+    quiet: bool
+
+    def say(self, line: str) -> None:
+        """A line on stderr, unless quiet."""
+        if not self.quiet:
+            click.echo(line, err=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What is compared with the truth: `rows`, `outlines` and `areas` as `evaluate_rows` takes them.
+
+    `origin` says where they come from (for metrics.json), `notes` what a user must know to read the numbers.
+    """
+
+    rows: NDArray[np.float64]
+    origin: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    faults: Sequence[tuple[ImageFile, ImageError]] = ()
+    outlines: Outlines | None = None
+    areas: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A comparison of boxes or masks, done: `metrics` by what overlaps, boxes always among them."""
+
+    truth: AnnotationSet
+    found: Found
+    metrics: dict[Kind, DetectionMetrics]
+    voc: VocMetrics | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def open_folder(request: Request) -> Iterator[Path]:
+    """The run's folder; an empty one does not stay behind when the run fails."""
+    folder = run_folder.choose(request.out, request.project, request.name, reuse=request.exist_ok)
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
+
+
+def named(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more
