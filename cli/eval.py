@@ -17,6 +17,8 @@ Examples:
   detseg eval --predictions runs/detect/exp/predictions.json cells/
   detseg eval --predictions results/ VOC2007/ --split test --voc07
   detseg eval --predictions masks/ streets/
+  detseg eval cells/ --report
+  detseg eval --predictions new.json --compare old.json cells/
 
 DATA is a folder (VOC tree, YOLO tree, COCO JSON files, pictures and masks), a COCO .json or a YOLO data.yaml. Without
 WEIGHTS those that come with detseg are measured. Classes are matched by name.
@@ -26,8 +28,8 @@ VOC's texts (comp4_det_test_CLASS.txt: image score x1 y1 x2 y2) or XML pages, pr
 detseg run, or a folder of label maps.
 
 Written are metrics.json, classes.csv, and truth.json and predictions.json, on which pycocotools gives the same numbers
-to the last bit. Pictures that cannot be read count as pictures on which nothing was found, and are named (exit code
-6)."""
+to the last bit; with --report also report.html, diagnosis.json and curves.csv. Pictures that cannot be read count as
+pictures on which nothing was found, and are named (exit code 6)."""
 
 _TASKS = ("boxes", "masks", "labels")
 _YOLO_TASKS = ("train", "val", "test")  # what YOLO users mean by --task
@@ -62,6 +64,17 @@ _YOLO_TASKS = ("train", "val", "test")  # what YOLO users mean by --task
 @options.workers()
 @options.run_folder("eval")
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many pictures.")
+@click.option(
+    "--report/--no-report",
+    default=False,
+    help="Also find out why, and how sure the numbers are: report.html with charts and the worst pictures.",
+)
+@click.option(
+    "--compare",
+    metavar="OTHER",
+    type=click.Path(path_type=Path),
+    help="Other results of any of these kinds, on the same data: is the difference more than chance?",
+)
 @options.json_output("Print metrics.json on stdout instead of tables.")
 @options.quiet
 def command(words: tuple[Path, ...], weights: Path | None, data: Path | None, **given: Any) -> Exit:

@@ -39,12 +39,18 @@ def run(request: Request, split: str | None) -> Exit:
         maps = MaskFolder(request.predictions, truth)
         notes = [f"{maps.missing} pictures have no label map; their pixels count as missed"] if maps.missing else []
         metrics = evaluate_label_maps(truth, _shown(maps, len(truth), request.quiet))
-        report = _report(request, truth, split, metrics, notes)
+        report, explained = _report(request, truth, split, metrics, notes), ""
+        if request.report or request.compare:
+            from . import eval_report
+
+            report, explained = eval_report.of_maps(request, folder, truth, metrics, maps, report)
         files.write_text(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
         files.write_text(folder / eval_tables.CLASSES, eval_tables.map_csv(metrics))
     for note in notes:
         click.echo(f"note: {printable(note)}", err=True)
     click.echo(json.dumps(report, indent=2) if request.as_json else eval_tables.map_tables(metrics))
+    if explained and not request.as_json:
+        click.echo(f"\n{explained}")
     request.say(f"results are in {printable(folder)}")
     return Exit.OK
 

@@ -50,6 +50,8 @@ class Request:
     name: str | None
     exist_ok: bool
     limit: int | None
+    report: bool
+    compare: Path | None
     as_json: bool
     quiet: bool
 

@@ -26,6 +26,8 @@ from .tables import printable
 
 def run(request: Request) -> Exit:
     """Does the whole command."""
+    if request.compare is not None and not request.compare.exists():  # said now, not after minutes of detecting
+        raise DataError(f"{request.compare}: there is no such file or folder to compare with")
     split = request.split or _default_split(request.data)
     if _wants_label_maps(request):
         from . import eval_maps
@@ -41,10 +43,17 @@ def run(request: Request) -> Exit:
             measured = _measure(request, truth, found, kinds)
             written.result()
         measured = replace(measured, report=_report(request, split, measured))
+        explained = ""
+        if request.report or request.compare:
+            from . import eval_report  # diagnosis takes its time, also to import
+
+            measured, explained = eval_report.of_measured(request, folder, measured)
         _write(folder, measured)
     for note in found.notes:
         click.echo(f"note: {printable(note)}", err=True)
     click.echo(json.dumps(measured.report, indent=2) if request.as_json else eval_tables.detection_tables(measured))
+    if explained and not request.as_json:
+        click.echo(f"\n{explained}")
     request.say(f"results are in {printable(folder)}")
     return _tell_faults(folder, found)
 
@@ -172,10 +181,9 @@ def _voc_report(request: Request, voc: VocMetrics) -> dict[str, Any]:
 def _write_sides(folder: Path, truth: AnnotationSet, found: Found) -> None:
     """truth.json and predictions.json: on them pycocotools gives the same numbers."""
     boxes = found.areas is None
-    files.write_bytes(
-        folder / "predictions.json", evaluation.results_bytes(truth, found.rows, found.outlines, boxes=boxes) + b"\n"
-    )
-    files.write_bytes(folder / "truth.json", evaluation.truth_bytes(truth) + b"\n")
+    results = evaluation.results_bytes(truth, found.rows, found.outlines, boxes=boxes)
+    files.write_bytes(folder / "predictions.json", results)
+    files.write_bytes(folder / "truth.json", evaluation.truth_bytes(truth))
 
 
 def _write(folder: Path, measured: Measured) -> None:

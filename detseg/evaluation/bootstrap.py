@@ -159,7 +159,7 @@ def draw(images: int, resamples: int, seed: int) -> NDArray[np.int32]:
     """(B, N) how often each picture is in each resample; the same for the same seed."""
     generator = np.random.default_rng(seed)
     weights = np.zeros((resamples, images), np.int32)
-    for row in weights:
+    for row in weights if images else ():
         row += np.bincount(generator.integers(0, images, images), minlength=images).astype(np.int32)
     return weights
 

@@ -52,11 +52,13 @@ class MaskFolder:
         return len(self._truth) - len(self._files)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        for image in range(len(self._truth)):
-            if image in self._files:
-                yield read_label_map(self._files[image], self._table)
-            else:
-                yield np.full_like(self._truth.label_map(image), IGNORE)
+        return (self.read(image) for image in range(len(self._truth)))
+
+    def read(self, image: int) -> NDArray[np.uint8]:
+        """The label map of one picture; nothing but IGNORE where it has none."""
+        if image in self._files:
+            return read_label_map(self._files[image], self._table)
+        return np.full_like(self._truth.label_map(image), IGNORE)
 
 
 def mask_files(folder: Path) -> list[Path]:

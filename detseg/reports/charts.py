@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -97,8 +98,8 @@ def heat_map(names: Sequence[str], columns: Sequence[str], matrix: NDArray[np.in
     """
     rows, count = matrix.shape
     named, numbered = max(rows, count) <= MAX_CELLS_NAMED, max(rows, count) <= MAX_CELLS_NUMBERED
-    longest = max(len(n) for n in (*names, *columns))
-    margin = min(8 + 6.2 * min(longest, 18), 120.0) if named else 12.0
+    longest = max(_columns(_cut(n)) for n in (*names, *columns))
+    margin = 14 + 7.4 * longest if named else 12.0
     side = min(64.0, max(9.0, (620.0 - margin) / max(rows, count)))
     sums = np.maximum(matrix.sum(axis=1), 1)
     drawn = [tag("rect", x=margin, y=margin, width=side * count, height=side * rows, class_="cell")]
@@ -126,8 +127,19 @@ def _names(names: Sequence[str], columns: Sequence[str], margin: float, side: fl
     return across
 
 
+def _columns(text: str) -> int:
+    """How wide a text is, in letters: those of East Asia take two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
 def _cut(text: str) -> str:
-    return text if len(text) <= 18 else text[:17] + "…"
+    """At most 18 columns of it."""
+    if _columns(text) <= 18:
+        return text
+    kept = text
+    while _columns(kept) > 17:
+        kept = kept[:-1]
+    return kept + "…"
 
 
 def _compact(count: int) -> str:
