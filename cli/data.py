@@ -11,6 +11,7 @@ SUBCOMMANDS = {
     "info": "What is in a data set: pictures, objects of each class, sizes.",
     "anchors": "The anchor sizes that fit a data set best.",
     "sample": "Write a small data set of drawn shapes to try things on.",
+    "download": "Get a public data set: download, check, unpack.",
 }
 _EPILOG = """\b
 Examples:
