@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from detseg.evaluation import DetectionMetrics, Kind
-from detseg.writers.text import readable
 
 from .eval_request import Measured
 from .tables import table
@@ -92,7 +91,7 @@ def detection_csv(measured: Measured) -> str:
     for index, c in enumerate(measured.metrics["bbox"].per_class):
         numbers = [getattr(measured.metrics[kind].per_class[index], key) for kind in kinds for key in _IN_CSV]
         numbers += [voc[index][key] for key in keys]
-        rows.append([c.id, readable(c.name), c.images, c.objects, *map(_cell, numbers)])
+        rows.append([c.id, _utf8(c.name), c.images, c.objects, *map(_cell, numbers)])
     return _csv([*header, *(f"voc_{key}" for key in keys)], rows)
 
 
@@ -115,8 +114,7 @@ def map_tables(metrics: SemanticMetrics) -> str:
 def map_csv(metrics: SemanticMetrics) -> str:
     """A row per class."""
     rows = [
-        [c.id, readable(c.name), c.images, c.pixels, *(_cell(getattr(c, key)) for key in _MAPS)]
-        for c in metrics.per_class
+        [c.id, _utf8(c.name), c.images, c.pixels, *(_cell(getattr(c, key)) for key in _MAPS)] for c in metrics.per_class
     ]
     return _csv(["id", "name", "pictures", "pixels", *_MAPS], rows)
 
@@ -124,6 +122,10 @@ def map_csv(metrics: SemanticMetrics) -> str:
 def shown(value: float) -> str:
     """Four digits, or a dash where there is nothing to measure."""
     return "-" if value < 0 else f"{value:.4f}"
+
+
+def _utf8(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _cell(value: float) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from detseg.annotations import Categories
 from detseg.evaluation.classes import ClassMatch
-from detseg.writers.text import readable
 
 UNKNOWN = -1
 
@@ -60,8 +59,9 @@ class Pictures:
         for index, name in enumerate(self._files):
             unified = name.replace("\\", "/")
             yield index, unified
-            if readable(unified) != unified:  # how the writers of text spell what is no UTF-8
-                yield index, readable(unified)
+            escaped = unified.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            if escaped != unified:  # how detseg's writers of text spell a name that is not UTF-8
+                yield index, escaped
 
     def _found(self, path: str, listed: dict[str, list[tuple[int, tuple[str, ...]]]]) -> int:
         parts = PurePosixPath(path.replace("\\", "/")).parts
@@ -90,6 +90,12 @@ class Classes:
         match = ClassMatch.of(Categories.from_names(distinct), self.categories)
         found = {distinct[ours]: theirs for ours, theirs in match.pairs}
         return [found.get(name, UNKNOWN) for name in names]
+
+
+def of_known(ids: NDArray[np.float64], known: Mapping[int, int]) -> NDArray[np.int64]:
+    """(n,) ids -> (n,) what `known` says of each, UNKNOWN where it says nothing."""
+    place = _of_ids(ids, np.array(list(known), np.int64))
+    return np.where(place == UNKNOWN, UNKNOWN, np.array([*known.values(), UNKNOWN])[place])
 
 
 def _of_ids(ids: NDArray[Any], known: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -53,12 +53,13 @@ def read_predictions(path: Path, truth: AnnotationSet) -> Predictions:
         which = "classes" if known_picture.any() else "pictures"
         raise DataError(f"{place}: none of its objects is of the {which} of {truth.root}; is it of other data?")
     taken = (f"of {path} {place.name} is taken",) if place != path else ()
-    return Predictions(
-        rows[kept],
-        (*taken, *read.notes, *_notes(rows[kept], known_picture, known_class)),
-        None if read.outlines is None else read.outlines[kept],
-        None if read.areas is None else read.areas[kept],
-    )
+    outlines, areas = read.outlines, read.areas
+    if not kept.all():
+        rows = rows[kept]
+        outlines = None if outlines is None else outlines[kept]
+        areas = None if areas is None else areas[kept]
+    notes = (*taken, *read.notes, *_notes(rows, known_picture, known_class))
+    return Predictions(rows, notes, outlines, areas)
 
 
 def _kind(path: Path, truth: AnnotationSet) -> tuple[Path, _Reader]:

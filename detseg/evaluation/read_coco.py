@@ -22,7 +22,7 @@ from detseg.annotations import AnnotationSet, Categories
 from detseg.annotations.outlines import Outlines, check, rle_of, text_of
 from detseg.errors import DataError
 from detseg.evaluation import records
-from detseg.evaluation.lookup import UNKNOWN, Classes, Pictures
+from detseg.evaluation.lookup import UNKNOWN, Classes, Pictures, of_known
 from detseg.evaluation.reading import Objects, is_number, read_bytes, shown
 
 _EXPECTED = "image_id, category_id, bbox of four numbers (or segmentation) and score are expected"
@@ -59,11 +59,10 @@ class _Ids:
         return self.of_class.get(_whole(id_), UNKNOWN)
 
     def replaced(self, table: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The table (n, 7) with indices in place of ids."""
-        rows = table.copy()
+        """The table (n, 7), in which indices take the place of ids."""
+        rows = table  # is made for this and large
         for column, known in ((0, self.of_picture), (6, self.of_class)):
-            present, place = np.unique(table[:, column], return_inverse=True)
-            rows[:, column] = np.array([known.get(int(id_), UNKNOWN) for id_ in present.tolist()])[place]
+            rows[:, column] = of_known(table[:, column], known)
         return rows
 
 

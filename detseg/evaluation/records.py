@@ -76,25 +76,27 @@ def parse(text: bytes) -> NDArray[np.float64] | None:
         return None
     layout = _layout(_Plain, _FLOAT)
     table = np.frombuffer(message, layout, len(objects), offset=len(message) - len(objects) * layout.itemsize)
-    ids = np.stack([table["image_id"], table["category_id"]]).astype(np.float64)
-    if (ids != np.trunc(ids)).any() or (np.abs(ids) >= EXACT).any():
-        return None
-    boxes = table["bbox"]["value"].astype(np.float64)
-    return np.column_stack([ids[0], boxes, table["score"].astype(np.float64), ids[1]])
+    rows = np.empty((len(objects), 7))
+    rows[:, 0], rows[:, 5], rows[:, 6] = table["image_id"], table["score"], table["category_id"]
+    rows[:, 1:5] = table["bbox"]["value"]
+    ids = rows[:, [0, 6]]
+    return rows if (ids == np.trunc(ids)).all() and (np.abs(ids) < EXACT).all() else None
 
 
 def write(image_ids: NDArray[np.int64], category_ids: NDArray[np.int64], numbers: NDArray[np.float64]) -> bytes:
     """The JSON list of objects: ids (n,), numbers (n, 5) x, y, w, h, score. Numbers read back are the same bits."""
     layout = _layout(_Written, _INT)
-    table = np.zeros(len(numbers), layout)
+    head = _LIST_32 + len(numbers).to_bytes(4, "big")
+    message = np.empty(len(head) + len(numbers) * layout.itemsize, np.uint8)
+    message[: len(head)] = np.frombuffer(head, np.uint8)
+    table = np.frombuffer(message, layout, offset=len(head))
     for name, mark in _marks(_Written, _INT).items():
         table[name] = np.frombuffer(mark, f"V{len(mark)}")[0]
     table["image_id"], table["category_id"], table["score"] = image_ids, category_ids, numbers[:, 4]
     table["bbox"]["mark"] = np.frombuffer(_FLOAT, "V1")[0]
     table["bbox"]["value"] = numbers[:, :4]
-    message = _LIST_32 + len(numbers).to_bytes(4, "big") + table.tobytes()
     with gc_paused():
-        return msgspec.json.encode(msgspec.msgpack.decode(message, type=list[_Written]))
+        return msgspec.json.encode(msgspec.msgpack.decode(message, type=list[_Written])) + b"\n"
 
 
 def write_outlined(
@@ -108,10 +110,12 @@ def write_outlined(
     """The same with outlines, each the JSON text of a `segmentation`; without `boxes`, outlines only."""
     rows = zip(image_ids, category_ids, numbers.tolist(), outlines, strict=True)
     with gc_paused():
+        objects: list[_Outlined] | list[_OutlineOnly]
         if boxes:
-            full = [_Outlined(i, c, _Box(*n[:4]), msgspec.Raw(text), n[4]) for i, c, n, text in rows]
-            return msgspec.json.encode(full)
-        return msgspec.json.encode([_OutlineOnly(i, c, msgspec.Raw(text), n[4]) for i, c, n, text in rows])
+            objects = [_Outlined(i, c, _Box(*n[:4]), msgspec.Raw(outline), n[4]) for i, c, n, outline in rows]
+        else:
+            objects = [_OutlineOnly(i, c, msgspec.Raw(outline), n[4]) for i, c, n, outline in rows]
+        return msgspec.json.encode(objects) + b"\n"
 
 
 @contextmanager
