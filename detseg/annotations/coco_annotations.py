@@ -6,10 +6,12 @@ goes alone through `_single`, which repairs it or says what is wrong with it. Bo
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 
 from detseg.annotations.categories import Categories
 from detseg.annotations.coco_pictures import Picture
-from detseg.annotations.coco_values import MAX_ID, Repeating, Unusable, as_id, json_object, number, short
+from detseg.annotations.coco_values import MAX_ID, Repeating, Unusable, address, as_id, json_object, number, short, span
 from detseg.annotations.dataset import Fault
 from detseg.annotations.draft import Box, Draft, Rows
 from detseg.annotations.outlines import Outlines, check, check_text, rle_of, text_of
@@ -56,17 +58,26 @@ class _Columns(NamedTuple):
     positions: NDArray[np.int64]
 
 
-def add_annotations(entries: list[Any], file: Source, draft: Draft) -> None:
-    """Adds all annotations to the draft, in the order of the file."""
+def add_annotations(entries: list[Any], file: Source, draft: Draft, let_go: Callable[[], None]) -> None:
+    """Adds all annotations to the draft, in the order of the file; empties `entries`, calls `let_go` now and then."""
     told: list[tuple[int, Fault]] = []
     lookup = _Lookup(file)
     chunks: list[_Columns] = []
+    pool = bytearray()  # of all outlines: it grows in place, where arrays would be copied
     for start in range(0, len(entries), _CHUNK):
         chunk = entries[start : start + _CHUNK]
         entries[start : start + _CHUNK] = [None] * len(chunk)  # what is done needs no memory
-        chunks.append(_chunk(chunk, start, file, lookup, told))
+        columns = _chunk(chunk, start, file, lookup, told)
+        outlines = columns.rows.outlines
+        shifted = Outlines(outlines.pool[:0], outlines.spans + len(pool))
+        pool += outlines.pool.data
+        chunks.append(columns._replace(rows=columns.rows._replace(outlines=shifted)))
+        let_go()
     if chunks:
-        draft.add_rows(_with_ids(_joined(chunks), file.path, told))
+        whole = _joined(chunks)
+        outlines = Outlines(np.frombuffer(pool, np.uint8), whole.rows.outlines.spans)
+        whole = whole._replace(rows=whole.rows._replace(outlines=outlines))
+        draft.add_rows(_with_ids(whole, file.path, told))
     draft.faults += [fault for _, fault in sorted(told, key=lambda pair: pair[0])]
 
 
@@ -140,9 +151,10 @@ def _decoded(entries: list[Any]) -> tuple[dict[int, _Entry], list[int]]:
 
 def _may_repeat_keys(entries: list[Any]) -> bool:
     """Is one of the keys there more often than there are entries? Asked for all at once, which is quick."""
-    if not all(isinstance(entry, msgspec.Raw) for entry in entries[:1]):
+    if not isinstance(entries[0], msgspec.Raw):
         return False
-    text = b"".join(entries)
+    start, end = span(entries[0], entries)
+    text = ctypes.string_at(address(entries[0]), end - start)  # they lie one behind the other in the file
     return any(text.count(key) > len(entries) for key in _KEYS)
 
 
@@ -151,7 +163,7 @@ def _repeats_a_key(entry: Any) -> bool:
 
 
 _ENTRY = msgspec.json.Decoder(_Entry)
-_POLYGONS = msgspec.json.Decoder(list[list[float]])
+_POLYGONS = msgspec.json.Decoder(list[Annotated[list[float], msgspec.Meta(min_length=6)]])
 _KEYS = tuple(f'"{field}"'.encode() for field in ("image_id", "category_id", "bbox", "segmentation"))
 
 
@@ -193,7 +205,8 @@ def _int_column(values: list[int]) -> NDArray[np.int64]:
 
 def _texts(raws: list[msgspec.Raw], hw: NDArray[np.int64]) -> tuple[list[bytes], NDArray[np.bool_]]:
     """The outlines as text, and whether each can be drawn (or there is none)."""
-    texts = [bytes(raw).translate(None, b" \t\r\n") for raw in raws]
+    texts = [bytes(raw) for raw in raws]
+    texts = [text.translate(None, b" \t\r\n") if b" " in text or b"\n" in text else text for text in texts]
     drawn = np.ones(len(texts), np.bool_)
     decode = _POLYGONS.decode
     for i, text in enumerate(texts):
@@ -201,7 +214,9 @@ def _texts(raws: list[msgspec.Raw], hw: NDArray[np.int64]) -> tuple[list[bytes],
             continue
         try:
             if text.startswith(b"["):
-                drawn[i] = all(len(ring) >= 6 and not len(ring) & 1 for ring in decode(text))
+                for ring in decode(text):
+                    if len(ring) & 1:
+                        drawn[i] = False
             else:
                 check_text(text, _known(hw[i]))
         except ValueError:
@@ -330,7 +345,7 @@ def _with_ids(columns: _Columns, file: Path, told: list[tuple[int, Fault]]) -> R
     """The rows, each with an id of its own: what is given twice is left out, or gets a new id."""
     rows, ids = columns.rows, columns.rows.ids.copy()
     given = ids[columns.has_id]
-    if columns.has_id.all() and len(np.unique(ids)) == len(ids):
+    if columns.has_id.all() and _all_differ(ids):
         return rows
     following = int(given.max(initial=0)) + 1
     first: dict[int, int] = {}
@@ -351,6 +366,10 @@ def _with_ids(columns: _Columns, file: Path, told: list[tuple[int, Fault]]) -> R
             told.append((position, Fault("warning", "duplicate-id", str(file), message, id_)))
         ids[row], following = following, following + 1
     return rows._replace(ids=ids).take(keep)
+
+
+def _all_differ(ids: NDArray[np.int64]) -> bool:
+    return bool((np.diff(np.sort(ids)) > 0).all())
 
 
 def _is_same(rows: Rows, one: int, other: int) -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import mmap
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from detseg.annotations.categories import Categories
 from detseg.annotations.coco_annotations import Source, add_annotations
 from detseg.annotations.coco_pictures import add_pictures
-from detseg.annotations.coco_values import Repeating, as_id, json_object
+from detseg.annotations.coco_values import Repeating, as_id, json_object, span
 from detseg.annotations.dataset import AnnotationSet
 from detseg.annotations.draft import Draft
 from detseg.errors import DataError
@@ -30,11 +31,11 @@ class _Content(msgspec.Struct):
 
 def load_file(file: Path, need_images: bool) -> AnnotationSet:
     """The pictures and annotations of one file. Raises DataError when nothing of it can be used."""
-    images, annotations, categories = _read_lists(file)
+    lists = _read_lists(file)
     draft = Draft(file.parent, "coco")
-    classes = _categories(categories, file, draft)
-    pictures = add_pictures(images, file, draft, need_images)
-    add_annotations(annotations, Source(file, pictures, classes), draft)
+    classes = _categories(lists.categories, file, draft)
+    pictures = add_pictures(lists.images, file, draft, need_images)
+    add_annotations(lists.annotations, Source(file, pictures, classes), draft, lists.let_go)
     result = draft.finish(classes, ids_are_own=True)
     if not len(result):
         why = f"{len(draft.faults)} faults, the first: {draft.faults[0]}" if draft.faults else "'images' is empty"
@@ -45,24 +46,41 @@ def load_file(file: Path, need_images: bool) -> AnnotationSet:
 # ---- the text ----
 
 
-def _read_lists(file: Path) -> tuple[list[Any], list[Any], list[Any]]:
-    """images, annotations (each as JSON text, if the file is what it should be) and categories."""
+class _Lists(NamedTuple):
+    """What stands in a file; annotations each as JSON text, if the file is what it should be.
+
+    `let_go` gives back the memory that the file's text takes; what is still needed of it comes again by itself.
+    """
+
+    images: list[Any]
+    annotations: list[Any]
+    categories: list[Any]
+    let_go: Callable[[], None] = lambda: None
+
+
+def _read_lists(file: Path) -> _Lists:
     try:
         with file.open("rb") as stream:
             text = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)  # lives as long as a text of it
-        if all(_is_once(text, f'"{key}"'.encode()) for key in _LISTS):
-            content = msgspec.json.decode(memoryview(text), type=_Content)
-            return content.images, content.annotations, content.categories
+        content = msgspec.json.decode(memoryview(text), type=_Content)
+        start, end = span(text, content.annotations)
+        if all(_is_once((text[:start], text[end:]), f'"{key}"'.encode()) for key in _LISTS):
+            return _Lists(content.images, content.annotations, content.categories, _letting_go(text))
     except (OSError, ValueError, RecursionError):  # ValueError: nothing to map, or not what was expected
         pass
     return _read_slowly(file)
 
 
-def _is_once(text: mmap.mmap, word: bytes) -> bool:
-    return text.find(word, text.find(word) + 1) < 0
+def _letting_go(text: mmap.mmap) -> Callable[[], None]:
+    advice = getattr(mmap, "MADV_DONTNEED", None)  # not everywhere
+    return (lambda: None) if advice is None else (lambda: text.madvise(advice))
 
 
-def _read_slowly(file: Path) -> tuple[list[Any], list[Any], list[Any]]:
+def _is_once(parts: tuple[bytes, bytes], word: bytes) -> bool:
+    return sum(part.count(word) for part in parts) < 2
+
+
+def _read_slowly(file: Path) -> _Lists:
     """The lists as Python reads them: more lenient (NaN, a byte order mark), with words for what is wrong."""
     try:
         content = json.loads(file.read_bytes(), object_pairs_hook=json_object)
@@ -80,7 +98,7 @@ def _read_slowly(file: Path) -> tuple[list[Any], list[Any], list[Any]]:
             raise DataError(f"{file}: not a COCO data set: there is no list {key!r} in it")
     if isinstance(content, Repeating) and content.key in _LISTS:
         raise DataError(f"{file}: {content.key!r} is given more than once; join the lists into one")
-    return content["images"], content["annotations"], content["categories"]
+    return _Lists(content["images"], content["annotations"], content["categories"])
 
 
 # ---- classes ----

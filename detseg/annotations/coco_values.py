@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
+
+import msgspec
+import numpy as np
 
 MAX_ID = 2**63 - 1
 
@@ -56,3 +60,16 @@ def short(value: Any) -> str:
     """A value in a message, however long it is."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def span(text: Any, parts: Sequence[msgspec.Raw]) -> tuple[int, int]:
+    """Where in a text its parts, that were decoded from it in order, begin and end."""
+    if not parts:
+        return 0, 0
+    begin = address(text)
+    return address(parts[0]) - begin, address(parts[-1]) + len(memoryview(parts[-1])) - begin
+
+
+def address(buffer: Any) -> int:
+    """Where a buffer lies in memory."""
+    return int(np.frombuffer(buffer, np.uint8).__array_interface__["data"][0])

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detseg.annotations.categories import Categories
+from detseg.annotations.file_names import FileNames
 from detseg.annotations.outlines import Outlines
 from detseg.geometry import boxes as box_geometry
 
@@ -51,7 +52,7 @@ class AnnotationSet:
     root: Path
     format: str
     categories: Categories
-    image_files: tuple[str, ...]
+    image_files: Sequence[str]
     image_ids: NDArray[np.int64]
     image_hw: NDArray[np.int32]
     starts: NDArray[np.int64]
@@ -106,7 +107,7 @@ class AnnotationSet:
             root=Path(root),
             format=format,
             categories=categories,
-            image_files=tuple(image_files),
+            image_files=FileNames(image_files),
             image_ids=np.arange(1, n + 1) if image_ids is None else np.asarray(image_ids, np.int64),
             image_hw=np.asarray(image_hw, np.int32).reshape(n, 2),
             starts=np.concatenate([[0], np.cumsum(np.bincount(index, minlength=n))]).astype(np.int64),
@@ -150,7 +151,7 @@ class AnnotationSet:
         rows = np.repeat(self.starts[chosen] - starts[:-1], counts) + np.arange(starts[-1])
         return replace(
             self,
-            image_files=tuple(self.image_files[i] for i in chosen),
+            image_files=FileNames(self.image_files[i] for i in chosen.tolist()),
             image_ids=self.image_ids[chosen],
             image_hw=self.image_hw[chosen],
             starts=starts,
