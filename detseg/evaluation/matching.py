@@ -193,7 +193,7 @@ def _greedy(
     ious = pairs.iou[order]
     bounds = np.searchsorted(turn[of_active][order], np.arange(turn.max(initial=-1) + 2))
     for begin, end in pairwise(bounds.tolist()):
-        free = begin + np.flatnonzero((found[annotation[begin:end]] < 0) | region[begin:end])
+        free = begin + np.flatnonzero(found[annotation[begin:end]] < 0)
         best = free[np.r_[True, detection[free][1:] != detection[free][:-1]]] if len(free) else free
         who, what = detection[best], annotation[best]
         chosen[who], taken_iou[who], in_region[who] = what, ious[best], region[best]
