@@ -95,7 +95,8 @@ def test_tide_agrees_with_what_is_counted():
 
 def by_hand():
     """Picture 0: an ant found, a bee found as a cat, an ant that was found too far off, one nothing came near, a stray.
-    Picture 1: a crowd with a detection inside, and nothing else. Picture 2: an ant found, and a crowd that nothing came near."""
+    Picture 1: a crowd with a detection inside, and nothing else. Picture 2: an ant found, and a crowd that
+    nothing came near."""
     truth = AnnotationSet.from_columns(
         root=Path(),
         format="made",
@@ -110,6 +111,7 @@ def by_hand():
             [300, 300, 390, 390],
             [0, 0, 200, 200],
             [0, 0, 9, 9],
+            [350, 350, 380, 380],
         ],
         labels=[0, 1, 0, 2, 0, 0, 1],
         ids=[11, 12, 13, 14, 15, 16, 17],
