@@ -9,6 +9,7 @@ from .subcommands import LazySubcommandGroup
 # The one-line helps stand here, so that `detseg data --help` imports no subcommand
 SUBCOMMANDS = {
     "info": "What is in a data set: pictures, objects of each class, sizes.",
+    "check": "Everything that is wrong with a data set, and what helps.",
     "anchors": "The anchor sizes that fit a data set best.",
     "sample": "Write a small data set of drawn shapes to try things on.",
     "download": "Get a public data set: download, check, unpack.",
