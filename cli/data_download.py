@@ -77,6 +77,9 @@ def _get(descriptor: Descriptor, folder: Path, keep_archives: bool, quiet: bool)
         for line in ("", "by hand:", *(f"  {i}. {step}" for i, step in enumerate(error.steps, 1)), ""):
             click.echo(printable(line), err=True)
         raise
+    except KeyboardInterrupt:
+        say("what has arrived is kept: the same command goes on from there")
+        raise
     say(f"{descriptor.read_as}; use it by its name: detseg data info {descriptor.name}")
     return path
 

@@ -199,6 +199,7 @@ def test_ctrl_c_leaves_the_part_and_nothing_else(described, server, tmp_path, mo
     monkeypatch.setattr(transfer, "CHUNK", 100)
     monkeypatch.setattr("detseg.cli.progress.Progress.advance", stop_at(3))
     assert main(["data", "download", "tiny"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
     assert (tmp_path / "data" / "downloads" / "tiny.zip.part").stat().st_size == 200
     monkeypatch.setattr("detseg.cli.progress.Progress.advance", lambda *_: None)
     monkeypatch.setattr(steps, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
