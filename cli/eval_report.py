@@ -182,7 +182,8 @@ def _diagnosis_text(diagnosis: Diagnosis) -> str:
             f"{best['recall']:.3f}, F1 {best['f1']:.3f}"
         )
     worst = max(errors.counts, key=lambda kind: errors.gain[kind])
-    lines.append(f"costliest kind of error: {worst}, {errors.counts[worst]:,} of them; AP50 {errors.gain[worst]:.3f}")
+    gain = f"AP50 would gain {errors.gain[worst]:.3f} without"
+    lines.append(f"costliest kind of error: {worst}, {errors.counts[worst]:,} of them; {gain}")
     doubts = [f"{count:,} {_SUSPICIONS[kind]}" for kind, count in diagnosis.suspect_counts.items() if count]
     lines.append(f"labels to look at: {', '.join(doubts) or 'none'}")
     return "\n".join(lines)
