@@ -91,7 +91,8 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 16px;margin:0;font
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 code{font:.92em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 footer{padding-bottom:40px;color:var(--soft);font-size:.86rem}
-@media (max-width:560px){td.words{min-width:8em}main,header,footer{padding-left:12px;padding-right:12px}section{padding:14px}
+@media (max-width:560px){td.words{min-width:8em}
+main,header,footer{padding-left:12px;padding-right:12px}section{padding:14px}
 h1{font-size:1.35rem}dl{grid-template-columns:1fr}dd{margin-bottom:6px}
 .cards{grid-template-columns:repeat(2,1fr)}.crops{grid-template-columns:repeat(2,1fr)}}
 @media print{nav{display:none}section{break-inside:avoid}}
