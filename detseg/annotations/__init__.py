@@ -2,6 +2,6 @@
 
 from detseg.annotations.categories import Categories
 from detseg.annotations.dataset import AnnotationSet, Fault
-from detseg.annotations.formats import find_format, load, splits
+from detseg.annotations.formats import find_format, load, load_label_maps, splits
 
-__all__ = ["AnnotationSet", "Categories", "Fault", "find_format", "load", "splits"]
+__all__ = ["AnnotationSet", "Categories", "Fault", "find_format", "load", "load_label_maps", "splits"]

@@ -9,23 +9,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from detseg.annotations.dataset import AnnotationSet
 from detseg.errors import DataError
 
-Format = Literal["voc", "coco", "yolo"]
+if TYPE_CHECKING:
+    from detseg.annotations.semantic import SemanticSet
+
+Format = Literal["voc", "coco", "yolo", "masks", "cvat", "dota", "openimages"]
 
 _LOOKED_FOR = (
     "looked for a VOC tree (Annotations/*.xml and JPEGImages/), a YOLO tree (data.yaml, or images/ and "
-    "labels/) and COCO JSON (*.json, annotations/*.json or train/*.json)"
+    "labels/), COCO JSON (*.json, annotations/*.json or train/*.json), a mask folder (images/ and masks/), CVAT XML "
+    "(annotations.xml), a DOTA tree (labelTxt/ and images/) and Open Images CSV (*.csv)"
 )
 
 
 def find_format(path: str | Path) -> Format:
     """What kind of data set this is. Raises DataError that says what was looked for."""
-    path = Path(path)
+    path = _place(path)
     if path.is_file():
         return _format_of_file(path)
     if not path.is_dir():
@@ -40,26 +43,50 @@ def find_format(path: str | Path) -> Format:
 
 def splits(path: str | Path) -> tuple[str, ...]:
     """The names of the splits that `load` can give; none where a data set has no parts (one JSON file)."""
-    path = Path(path)
+    path = _place(path)
     with _readable(path):
         format = find_format(path)
         if format == "coco":
-            return () if path.is_file() else tuple(_reader(format).split_files(path))
+            from detseg.annotations import coco
+
+            return () if path.is_file() else tuple(coco.split_files(path))
         return tuple(name for name in _reader(format).splits(path) if name)
 
 
 def load(path: str | Path, split: str | None = None, *, need_images: bool = True) -> AnnotationSet:
-    """Reads a data set of any format; without `split`, everything in it.
+    """Reads a data set of any format, by its path or the name of a public set; without `split`, everything in it.
 
     `valid`, `val` and `validation` mean the same. What is wrong is repaired or left out, and told in the
     set's `faults`; pictures that are not there are left out too, unless `need_images` is False. Raises
     DataError when nothing is found, nothing can be used, or there is no such split (it names those there
     are).
     """
-    path = Path(path)
+    path = _place(path)
     with _readable(path):
         result: AnnotationSet = _reader(find_format(path)).load(path, split, need_images=need_images)
         return result
+
+
+def _place(data: str | Path) -> Path:
+    """A path as it is; the name of a public set that was downloaded: its folder."""
+    path = Path(data)
+    if path.exists():
+        return path
+    from detseg.annotations.descriptors import place_of
+
+    return place_of(data)
+
+
+class Reader(Protocol):
+    """What a format's module offers."""
+
+    def splits(self, path: Path) -> tuple[str, ...]:
+        """The names of the splits; none where everything is together."""
+        ...
+
+    def load(self, path: Path, split: str | None = None, *, need_images: bool = True) -> AnnotationSet:
+        """The data set, or one split of it."""
+        ...
 
 
 @contextmanager
@@ -70,8 +97,46 @@ def _readable(path: Path) -> Iterator[None]:
         raise DataError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
 
 
-def _reader(format: Format) -> ModuleType:
-    return import_module(f"detseg.annotations.{format}")
+def load_label_maps(path: str | Path, split: str | None = None) -> SemanticSet:
+    """Reads a data set as label maps, one class for each pixel; without `split`, everything in it.
+
+    Mask folders and VOC trees with SegmentationClass hold them; those of other sets are drawn from the outlines of
+    their objects (see `semantic.paint`). Raises DataError where there is neither, and as `load` does.
+    """
+    path = _place(path)
+    with _readable(path):
+        format = find_format(path)
+        if format == "masks":
+            from detseg.annotations import masks
+
+            if masks.has_label_maps(path):
+                return masks.load_label_maps(path, split)
+        if format == "voc":
+            from detseg.annotations import voc_maps
+
+            if voc_maps.has_label_maps(path):
+                return voc_maps.load_label_maps(path, split)
+        return _painted(load(path, split), path)
+
+
+def _painted(truth: AnnotationSet, path: Path) -> SemanticSet:
+    from detseg.annotations.semantic import paint
+
+    if not truth.outlines.any:
+        raise DataError(f"{path}: holds boxes and no outlines, so that there are no label maps to be had from it")
+    try:
+        return paint(truth)
+    except ValueError as error:
+        raise DataError(f"{path}: no label maps can be drawn: {error}") from error
+
+
+def _reader(format: Format) -> Reader:
+    if format == "cvat" or format == "dota" or format == "openimages":
+        from detseg.annotations import foreign
+
+        return foreign.READERS[format]
+    reader: Any = import_module(f"detseg.annotations.{format}")
+    return cast(Reader, reader)
 
 
 def _format_of_file(path: Path) -> Format:
@@ -80,11 +145,16 @@ def _format_of_file(path: Path) -> Format:
         return "coco"
     if suffix in (".yaml", ".yml"):
         return "yolo"
-    raise DataError(f"{path}: a data set is a folder, a COCO .json or a YOLO .yaml file; this is none of them")
+    if suffix in (".xml", ".csv"):
+        return "cvat" if suffix == ".xml" else "openimages"
+    raise DataError(
+        f"{path}: a data set is a folder, a COCO .json, a YOLO .yaml, a CVAT .xml or an Open Images .csv file; "
+        "this is none of them"
+    )
 
 
 def _format_of_folder(path: Path) -> Format | None:
-    from detseg.annotations import coco, voc, yolo
+    from detseg.annotations import coco, mask_layouts, voc, yolo
 
     if voc.is_tree(path):
         return "voc"
@@ -92,4 +162,10 @@ def _format_of_folder(path: Path) -> Format | None:
         return "yolo"
     if coco.split_files(path):
         return "coco"
-    return "yolo" if yolo.is_bare_tree(path) else None
+    if mask_layouts.is_folder(path):
+        return "masks"
+    if yolo.is_bare_tree(path):
+        return "yolo"
+    from detseg.annotations import foreign
+
+    return foreign.format_of(path)

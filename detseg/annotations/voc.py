@@ -3,34 +3,42 @@
 VOC counts pixels from 1 and includes the last one; here a box becomes x1 - 1, y1 - 1, x2, y2. A box whose
 corners are one and the same pixel is a slip of the mouse, not an object. Classes are the names found in the
 whole tree, sorted, so that every split agrees on them; a `classes.txt` or `labels.txt` beside `Annotations`
-(one name a line) says otherwise. Their ids count from 1.
+(one name a line) says otherwise. Their ids count from 1. Objects get their outlines from SegmentationObject, where
+it has a mask of the picture (see `voc_maps`).
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
-from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring
+from typing import Any, NamedTuple
+from xml.etree.ElementTree import Element, ParseError
 
-import defusedxml.ElementTree
 import numpy as np
-from defusedxml import DefusedXmlException
 
-from detseg import files
 from detseg.annotations.categories import Categories
 from detseg.annotations.dataset import AnnotationSet
 from detseg.annotations.draft import Draft
 from detseg.annotations.pictures import MAX_SIDE, SUFFIXES, Folders, header_hw
 from detseg.annotations.split_names import choose_split
+from detseg.annotations.voc_write import CORNERS, write_voc
+from detseg.annotations.xml_files import ForbiddenXml, parse_xml
 from detseg.errors import DataError
+
+__all__ = [
+    "class_names",
+    "is_tree",
+    "listed_stems",
+    "load",
+    "pictures_by_stem",
+    "split_files",
+    "splits",
+    "write_voc",
+]
 
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images")
 CLASS_FILES = ("classes.txt", "labels.txt")
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
 _SPLIT_FOLDERS = ("ImageSets/Main", "ImageSets", "ImageSets/Layout", "ImageSets/Segmentation")
 
 
@@ -64,7 +72,7 @@ def is_tree(path: Path) -> bool:
 
 def splits(root: Path) -> tuple[str, ...]:
     """The names of the tree's picture lists, those of one class (`cat_train`) left out."""
-    files = _split_files(root)
+    files = split_files(root)
     return tuple(s for s in files if "_" not in s or s.rpartition("_")[2] not in files)
 
 
@@ -97,46 +105,45 @@ def load(root: Path, split: str | None = None, *, need_images: bool = True) -> A
     return result
 
 
-def write_voc(annotations: AnnotationSet, root: str | Path, split: str) -> None:
-    """Writes an XML file under `root` for every picture, the split's list, classes.txt; but no picture.
-
-    Boxes are rounded to VOC's whole pixels; ignored objects become difficult ones. Raises DataError when two
-    pictures would share one XML file.
-    """
-    root = Path(root)
-    stems = [Path(name).stem for name in annotations.image_files]
-    if len(set(stems)) < len(stems):
-        twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise DataError(f"{root}: two pictures are called {twice}: a VOC tree names its files by the stem alone")
-    for image, stem in enumerate(stems):
-        files.write_text(root / "Annotations" / f"{stem}.xml", _page_text(annotations, image))
-    files.write_text(root / "ImageSets" / "Main" / f"{split}.txt", "".join(f"{stem}\n" for stem in stems))
-    files.write_text(root / CLASS_FILES[0], "".join(f"{name}\n" for name in annotations.categories.names))
+def split_files(root: Path) -> dict[str, Path]:
+    """List name -> its file, of the first folder under ImageSets that has lists."""
+    for name in _SPLIT_FOLDERS:
+        files = sorted((root / name).glob("*.txt"))
+        if files:
+            return {file.stem: file for file in files}
+    return {}
 
 
-def _page_text(annotations: AnnotationSet, image: int) -> str:
-    h, w = annotations.image_hw[image].tolist()
-    page = Element("annotation")
-    _add_text(page, "folder", "JPEGImages")
-    _add_text(page, "filename", Path(annotations.image_files[image]).name)
-    size = SubElement(page, "size")
-    for tag, value in (("width", w), ("height", h), ("depth", 3)):
-        _add_text(size, tag, str(value))
-    rows = annotations.rows(image)
-    corners = np.rint(annotations.boxes[rows]).astype(np.int64) + np.array([1, 1, 0, 0])
-    for box, label, ignored in zip(corners.tolist(), annotations.labels[rows], annotations.ignored[rows], strict=True):
-        element = SubElement(page, "object")
-        _add_text(element, "name", annotations.categories.names[label])
-        _add_text(element, "difficult", str(int(ignored)))
-        bounds = SubElement(element, "bndbox")
-        for tag, value in zip(_CORNERS, box, strict=True):
-            _add_text(bounds, tag, str(value))
-    indent(page, "\t")
-    return tostring(page, "unicode") + "\n"
+def listed_stems(file: Path) -> list[str]:
+    """The stems that a list names, each once; -1 in a second column means "not in it"."""
+    stems: dict[str, None] = {}
+    for line in _read_text(file).splitlines():
+        words = line.split()
+        if words and words[-1] != "-1":
+            stems[line.strip() if len(words) == 1 else line.strip().removesuffix(words[-1]).strip()] = None
+    return list(stems)
 
 
-def _add_text(parent: Element, tag: str, text: str) -> None:
-    SubElement(parent, tag).text = _NOT_XML.sub("?", text)
+def class_names(root: Path) -> tuple[str, ...]:
+    """The names of classes in all the tree's XML files, sorted."""
+    draft = Draft(root, "voc")
+    files = sorted((root / "Annotations").glob("*.xml"))
+    pages = {file.stem: page for file in files if (page := _read_page(file, draft)) is not None}
+    return tuple(sorted({o.name for p in pages.values() for o in p.objects}))
+
+
+def pictures_by_stem(root: Path) -> dict[str, str]:
+    """Stem -> path of the picture relative to `root`, .jpg before others."""
+    folder = _image_folder(root)
+    return {} if folder is None else {k: f"{folder.name}/{v}" for k, v in _by_stem(Folders().names(folder)).items()}
+
+
+def _by_stem(names: Iterable[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in sorted(names, key=lambda n: (Path(n).suffix.lower() not in (".jpg", ".jpeg"), n)):
+        if Path(name).suffix.lower() in SUFFIXES:
+            found.setdefault(Path(name).stem, name)
+    return found
 
 
 def _first(draft: Draft) -> str:
@@ -151,10 +158,8 @@ def _fill(draft: Draft, pages: Sequence[_Page], categories: Categories, need_ima
     folder = _image_folder(draft.root)
     assert folder is not None  # `is_tree` said so
     names = Folders().names(folder)
-    by_stem: dict[str, str] = {}
-    for name in sorted(names, key=lambda n: (Path(n).suffix.lower() not in (".jpg", ".jpeg"), n)):
-        if Path(name).suffix.lower() in SUFFIXES:
-            by_stem.setdefault(Path(name).stem, name)
+    by_stem = _by_stem(names)
+    masks = Folders().names(draft.root / "SegmentationObject")
     for page in pages:
         own = page.filename if page.filename in names else None
         # the picture of the same stem is VOC's rule; `filename` is often a leftover, but tells .jpg from .png
@@ -169,11 +174,18 @@ def _fill(draft: Draft, pages: Sequence[_Page], categories: Categories, need_ima
             draft.error("unreadable-picture", folder / name, f"no size in {page.file}, no readable picture; left out")
             continue
         picture = draft.add_picture(f"{folder.name}/{name}", hw, page.file)
-        _add_objects(draft, picture, page, categories)
+        mask = f"{page.file.stem}.png"
+        _add_objects(draft, picture, page, categories, mask if mask in masks else None)
 
 
-def _add_objects(draft: Draft, picture: int, page: _Page, categories: Categories) -> None:
-    for obj in page.objects:
+def _add_objects(draft: Draft, picture: int, page: _Page, categories: Categories, mask: str | None) -> None:
+    outlines: dict[int, Any] = {}
+    if mask is not None:
+        from detseg.annotations.voc_maps import outlines_of
+
+        hw, boxes = draft.picture_hw(picture), np.array([obj.box for obj in page.objects])
+        outlines = outlines_of(draft.root / "SegmentationObject" / mask, boxes, hw, draft)
+    for place, obj in enumerate(page.objects):
         label = categories.index_of_name.get(obj.name)
         if label is None:
             message = f"unknown class {obj.name!r}; left out"
@@ -182,7 +194,8 @@ def _add_objects(draft: Draft, picture: int, page: _Page, categories: Categories
             message = f"{obj.name!r} begins and ends in one pixel; left out"
             draft.warn("degenerate-box", page.file, message, obj.position)
         else:
-            draft.add_box(picture, obj.box, label, obj.position, difficult=obj.difficult)
+            outline = outlines.get(place)
+            draft.add_box(picture, obj.box, label, obj.position, difficult=obj.difficult, segmentation=outline)
 
 
 def _categories(root: Path, pages: dict[str, _Page], draft: Draft) -> Categories:
@@ -198,8 +211,8 @@ def _categories(root: Path, pages: dict[str, _Page], draft: Draft) -> Categories
 
 def _read_page(file: Path, draft: Draft) -> _Page | None:
     try:
-        root = defusedxml.ElementTree.fromstring(file.read_bytes())
-    except DefusedXmlException:
+        root = parse_xml(file.read_bytes())
+    except ForbiddenXml:
         draft.error("unreadable-xml", file, "declares entities, which is refused; left out")
         return None
     # expat's own message, a broken encoding, an unknown one; nesting is bounded by expat and the stack
@@ -222,7 +235,7 @@ def _read_object(element: Element, position: int) -> _Object:
     box = element.find("bndbox")
     if box is None:
         raise ValueError(f"object {name!r} without a bndbox")
-    x1, y1, x2, y2 = (_number(_text(box, side), side) for side in _CORNERS)
+    x1, y1, x2, y2 = (_number(_text(box, side), side) for side in CORNERS)
     difficult = _text(element, "difficult").lower() in ("1", "1.0", "true", "yes")
     return _Object(position, name, (x1 - 1, y1 - 1, x2, y2), difficult)
 
@@ -249,16 +262,8 @@ def _number(text: str, what: str) -> float:
     return value
 
 
-def _split_files(root: Path) -> dict[str, Path]:
-    for name in _SPLIT_FOLDERS:
-        files = sorted((root / name).glob("*.txt"))
-        if files:
-            return {file.stem: file for file in files}
-    return {}
-
-
 def _read_list(root: Path, split: str, pages: dict[str, _Page], draft: Draft) -> list[str]:
-    files = _split_files(root)
+    files = split_files(root)
     name = choose_split(root, split, tuple(files), shown=splits(root))
     stems: dict[str, None] = {}
     for line in _read_text(files[name]).splitlines():

@@ -1,0 +1,340 @@
+"""Formats of other tools, through hotcoco: CVAT for images (XML), DOTA (txt), Open Images (CSV).
+
+What hotcoco is given was looked at first: XML without entities, text that is text. What it gives is checked like
+any other COCO data. Objects of one oriented box (DOTA) have it as their outline and its hull as box; DOTA's
+`difficult` stays that, Open Images' groups are crowds. Boxes are what hotcoco reads and writes: see `write_foreign`
+for the digits.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from xml.etree.ElementTree import Element, ParseError, tostring
+
+from detseg.annotations.categories import Categories
+from detseg.annotations.dataset import AnnotationSet
+from detseg.annotations.draft import Draft
+from detseg.annotations.joining import agreed, together
+from detseg.annotations.pictures import MAX_SIDE, SUFFIXES, Folders, header_hw
+from detseg.annotations.split_names import SPLITS, canonical, choose_split, split_of
+from detseg.annotations.xml_files import ForbiddenXml, parse_xml
+from detseg.errors import DataError
+
+ForeignFormat = Literal["cvat", "dota", "openimages"]
+
+LABEL_FOLDERS = ("labelTxt", "labelTxt-v1.0", "labelTxt-v1.5", "labelTxt-v2.0")
+_IMAGE_FOLDERS = ("images", "JPEGImages", "")
+_HEAD = 4096  # bytes that tell what a file is
+_OID_COLUMNS = ("imageid", "labelname", "xmin", "xmax", "ymin", "ymax")
+_DESCRIPTIONS = ("class-descriptions-boxable.csv", "class-descriptions.csv", "oidv7-class-descriptions-boxable.csv")
+
+
+@dataclass(frozen=True)
+class ForeignReader:
+    """The reader of one format: `parts` gives split name -> its file or folder, `read` what is in it."""
+
+    format: ForeignFormat
+    parts: Callable[[Path], dict[str, Path]]
+    read: Callable[[Path, Path, Draft, bool], Categories]
+
+    def splits(self, path: Path) -> tuple[str, ...]:
+        """The names of the splits; none where everything is together."""
+        found = self.parts(path)
+        return tuple(name for name in found if name) if path.is_dir() and len(found) > 1 else ()
+
+    def load(self, path: Path, split: str | None = None, *, need_images: bool = True) -> AnnotationSet:
+        """The data set, or one split of it. Raises DataError when nothing can be used."""
+        found = self.parts(path)
+        if not found:
+            raise DataError(f"{path}: nothing of this format in it")
+        root = path if path.is_dir() else path.parent
+        # every part is read, so that all agree on the classes
+        sets = dict(zip(found, agreed([self._load_part(root, p, need_images) for p in found.values()]), strict=True))
+        return together(root, list(sets.values())) if split is None else sets[choose_split(path, split, tuple(found))]
+
+    def _load_part(self, root: Path, part: Path, need_images: bool) -> AnnotationSet:
+        draft = Draft(root, self.format)
+        categories = self.read(root, part, draft, need_images)
+        result = draft.finish(categories)
+        if not len(result):
+            why = f"; the first fault: {draft.faults[0]}" if draft.faults else ""
+            raise DataError(f"{part}: no picture of it can be used{why}")
+        return result
+
+
+def format_of(folder: Path) -> ForeignFormat | None:
+    """Which of the formats a folder holds."""
+    return next((name for name, reader in READERS.items() if reader.parts(folder)), None)
+
+
+def _cvat_parts(path: Path) -> dict[str, Path]:
+    files = [path] if path.is_file() else sorted([*path.glob("*.xml"), *path.glob("annotations/*.xml")])
+    return {split_of(file): file for file in files if path.is_file() or b"<annotations" in _head(file)}
+
+
+def _read_cvat(root: Path, file: Path, draft: Draft, need_images: bool) -> Categories:
+    tree = _cvat_tree(file)
+    names = _name_labels(tree)
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder, "plain.xml")
+        plain.write_bytes(tostring(tree))
+        content, told = _through_hotcoco(file, lambda coco: coco.from_cvat(str(plain)), str(plain))
+    for message in told:
+        draft.warn("left-out-shapes", file, message)
+    for category in content["categories"]:
+        category["name"] = names[int(category["name"][1:])]
+    return _add_content(content, root, file, draft, need_images)
+
+
+def _cvat_tree(file: Path) -> Element:
+    try:
+        tree = parse_xml(file.read_bytes())
+    except ForbiddenXml:
+        raise DataError(f"{file}: declares entities, which is refused") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+    except (ParseError, ValueError, LookupError, RecursionError) as error:
+        raise DataError(f"{file}: is not XML that can be read: {error}; is it complete?") from error
+    if tree.tag != "annotations":
+        raise DataError(f"{file}: not CVAT's XML: it begins with <{tree.tag[:40]}>, not <annotations>")
+    if tree.find("image") is None:
+        raise DataError(f"{file}: there is no <image> in it; CVAT's format for videos is another one")
+    return tree
+
+
+def _name_labels(tree: Element) -> list[str]:
+    """Replaces labels by L0, L1, ...: hotcoco takes a name with an entity (`&amp;`) for two. Gives the names."""
+    places = {(label.findtext("name") or "").strip(): None for label in tree.iterfind("meta//labels/label")}
+    shapes = [shape for image in tree.iterfind("image") for shape in image]
+    places |= {shape.get("label", ""): None for shape in shapes}
+    names = [name for name in places if name]
+    word = {name: f"L{place}" for place, name in enumerate(names)}
+    for shape in shapes:
+        if shape.get("label"):
+            shape.set("label", word[shape.get("label", "")])
+    for label in tree.iterfind("meta//labels/label"):
+        tag = label.find("name")
+        if tag is not None and tag.text and tag.text.strip() in word:
+            tag.text = word[tag.text.strip()]
+    for place, image in enumerate(tree.iterfind("image")):
+        image.set("id", str(place))
+    return names
+
+
+def _dota_parts(path: Path) -> dict[str, Path]:
+    if not path.is_dir():
+        return {}
+    whole = next((path / name for name in LABEL_FOLDERS if (path / name).is_dir()), None)
+    if whole is not None:
+        inner = {p.name: p for p in sorted(whole.iterdir()) if p.is_dir() and canonical(p.name) in SPLITS}
+        return inner or {"": whole}
+    return {
+        p.name: p / name
+        for p in sorted(path.iterdir())
+        if p.is_dir() and canonical(p.name) in SPLITS
+        for name in LABEL_FOLDERS
+        if (p / name).is_dir()
+    }
+
+
+def _read_dota(root: Path, folder: Path, draft: Draft, need_images: bool) -> Categories:
+    names = _dota_names(root)
+    with tempfile.TemporaryDirectory() as copies:
+        labels = sorted(folder.glob("*.txt"))
+        for file in labels:
+            _copy_dota(file, Path(copies), draft)
+        if not labels:
+            raise DataError(
+                f"{folder}: no label file in it can be read{f'; {draft.faults[0]}' if draft.faults else ''}"
+            )
+        content, _ = _through_hotcoco(folder, lambda coco: coco.from_dota(copies, None, names), copies)
+    for annotation in content["annotations"]:
+        annotation["difficult"] = annotation.pop("iscrowd", 0)
+        annotation["segmentation"] = [_corners(annotation["obb"])]
+    return _add_content(content, root, folder, draft, need_images)
+
+
+def _dota_names(root: Path) -> list[str] | None:
+    """The classes of the whole tree, so that splits agree."""
+    listed = root / "classes.txt"
+    if listed.is_file():
+        return list(dict.fromkeys(w for line in _text(listed).splitlines() if (w := line.strip()))) or None
+    parts = _dota_parts(root).values()
+    words = (line.split() for part in parts for file in part.glob("*.txt") for line in _text(file).splitlines())
+    return sorted({line[8] for line in words if len(line) in (9, 10)}) or None
+
+
+def _copy_dota(file: Path, target: Path, draft: Draft) -> None:
+    """Copies the usable lines of a label file; hotcoco refuses a whole folder for one bad line."""
+    lines: list[str] = []
+    for number, line in enumerate(_text(file).splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith(("imagesource", "gsd")):
+            continue
+        if (
+            len(words) in (9, 10)
+            and all(_is_usable(word) for word in words[:8])
+            and words[9:] in ([], ["0"], ["1"], ["2"])
+        ):
+            lines.append(" ".join(words))
+        else:
+            message = f"line {number}: is not x1 y1 ... x4 y4 class difficult; left out"
+            draft.error("bad-line", file, message, number)
+    (target / file.name).write_text("".join(line + "\n" for line in lines), "utf-8")
+
+
+def _corners(obb: Sequence[float]) -> list[float]:
+    """Centre, size and angle -> x1, y1, ..., x4, y4."""
+    cx, cy, w, h, angle = obb
+    c, s = math.cos(angle), math.sin(angle)
+    points = [(-w / 2, -h / 2), (w / 2, -h / 2), (w / 2, h / 2), (-w / 2, h / 2)]
+    return [value for x, y in points for value in (cx + x * c - y * s, cy + x * s + y * c)]
+
+
+def _oid_parts(path: Path) -> dict[str, Path]:
+    files = [path] if path.is_file() else sorted([*path.glob("*.csv"), *path.glob("annotations/*.csv")])
+    files = [f for f in files if f.name not in _DESCRIPTIONS]
+    return {split_of(file): file for file in files if path.is_file() or _is_oid(file)}
+
+
+def _is_oid(file: Path) -> bool:
+    head = _head(file).partition(b"\n")[0].decode("utf-8-sig", "replace").lower()
+    return {column.strip() for column in head.split(",")} >= set(_OID_COLUMNS)
+
+
+def _read_oid(root: Path, file: Path, draft: Draft, need_images: bool) -> Categories:
+    if not _is_oid(file):
+        raise DataError(f"{file}: not Open Images' CSV: its first line must name {', '.join(_OID_COLUMNS)}")
+    described = next((p for n in _DESCRIPTIONS if (p := file.parent / n).is_file() or (p := root / n).is_file()), None)
+    told = None if described is None else str(described)
+    content, _ = _through_hotcoco(file, lambda coco: coco.from_oid(str(file), told), str(file))
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = int(bool(annotation.get("is_group_of")))
+    return _add_content(content, root, file, draft, need_images, in_parts=True)
+
+
+def _through_hotcoco(source: Path, read: Callable[[Any], Any], given: str) -> tuple[dict[str, Any], list[str]]:
+    """What hotcoco reads, and its warnings. Its errors become DataError."""
+    import hotcoco
+
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            content: dict[str, Any] = read(hotcoco.COCO).dataset
+    except (ValueError, OSError, OverflowError, TypeError) as error:
+        cause = " ".join(str(error).replace(given, source.name).split())
+        raise DataError(f"{source}: cannot be read: {cause}") from error
+    return content, [" ".join(str(w.message).replace(given, source.name).split()) for w in caught]
+
+
+def _add_content(
+    content: dict[str, Any], root: Path, source: Path, draft: Draft, need_images: bool, *, in_parts: bool = False
+) -> Categories:
+    """Fills the draft from COCO's dict; `in_parts`: boxes are in parts of the picture, whose size is in its header."""
+    entries = sorted(content["categories"], key=lambda c: int(c["id"]))
+    if not entries:
+        raise DataError(f"{source}: there is no class in it")
+    categories = Categories(tuple(int(c["id"]) for c in entries), tuple(str(c["name"]) for c in entries))
+    places = _picture_folders(root, source)
+    folders = Folders()
+    index: dict[int, int] = {}
+    for picture in content["images"]:
+        name = _find(str(picture["file_name"]), root, places, folders)
+        if name is None and (need_images or in_parts):
+            draft.error(
+                "missing-picture", source, f"picture {str(picture['file_name'])[:200]!r} is not there; left out"
+            )
+            continue
+        hw = (int(picture.get("height") or 0), int(picture.get("width") or 0))
+        if in_parts or min(hw) < 1:
+            hw = (name and header_hw(root / name)) or (0, 0)
+        if (min(hw) < 1 and (need_images or in_parts)) or max(hw) > MAX_SIDE:
+            draft.error("unreadable-picture", source, f"picture {name!r}: no size, no readable picture; left out")
+            continue
+        index[picture["id"]] = draft.add_picture(name or _harmless(given), hw, source)
+    for annotation in content["annotations"]:
+        if annotation["image_id"] in index:
+            _add_annotation(annotation, index[annotation["image_id"]], source, draft, categories, in_parts)
+    return categories
+
+
+def _add_annotation(
+    annotation: dict[str, Any], picture: int, source: Path, draft: Draft, categories: Categories, in_parts: bool
+) -> None:
+    id_ = int(annotation["id"])
+    x, y, w, h = (float(value) for value in annotation["bbox"])
+    if not math.isfinite(x + y + w + h):
+        draft.error("bad-box", source, "its box holds something that is no usable number; left out", id_)
+        return
+    scale = draft.picture_hw(picture) if in_parts else (1, 1)
+    box = (x * scale[1], y * scale[0], (x + w) * scale[1], (y + h) * scale[0])
+    draft.add_box(
+        picture,
+        box,
+        categories.index_of_id[int(annotation["category_id"])],
+        id_,
+        crowd=bool(annotation.get("iscrowd")),
+        difficult=bool(annotation.get("difficult")),
+        segmentation=annotation.get("segmentation") or None,
+    )
+
+
+def _picture_folders(root: Path, source: Path) -> list[str]:
+    """Folders under `root` that pictures may lie in, relative to it."""
+    split = source.parent.name if source.name in LABEL_FOLDERS else split_of(source)
+    inner = [f"images/{split}", f"{split}/images", split, f"images/{source.name}", *_IMAGE_FOLDERS]
+    return list(dict.fromkeys(inner))
+
+
+def _find(name: str, root: Path, places: Sequence[str], folders: Folders) -> str | None:
+    """The picture's path relative to `root`; a name without ending is completed."""
+    safe = _harmless(name)
+    for place in places:
+        for spelling in dict.fromkeys((safe, Path(safe).name)):
+            if folders.has(root / place, spelling):
+                return str(Path(place, spelling))
+            stem = Path(place, spelling)
+            for suffix in () if Path(spelling).suffix.lower() in SUFFIXES else sorted(SUFFIXES):
+                if f"{stem.name}{suffix}" in folders.names(root / stem.parent):
+                    return str(stem.with_name(stem.name + suffix))
+    return None
+
+
+def _harmless(name: str) -> str:
+    """A path that cannot lead out of the folder it is taken from."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")) or "unnamed"
+
+
+def _is_usable(word: str) -> bool:
+    try:
+        return math.isfinite(float(word)) and abs(float(word)) < 1e9
+    except ValueError:
+        return False
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8-sig", "replace")
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _head(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(_HEAD)
+    except OSError:
+        return b""
+
+
+READERS: dict[ForeignFormat, ForeignReader] = {
+    "cvat": ForeignReader("cvat", _cvat_parts, _read_cvat),
+    "dota": ForeignReader("dota", _dota_parts, _read_dota),
+    "openimages": ForeignReader("openimages", _oid_parts, _read_oid),
+}
