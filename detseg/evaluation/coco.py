@@ -105,7 +105,11 @@ def results_bytes(
     classes = np.asarray(truth.categories.ids, np.int64)[rows[:, 6].astype(np.int64)]
     if outlines is None:
         return records.write(pictures, classes, rows[:, 1:6])
-    texts = list(filled_outlines(truth, rows, outlines).texts())
+    shapes = filled_outlines(truth, rows, outlines)
+    if not boxes:  # pycocotools takes the area of compressed run lengths only
+        sizes = truth.image_hw[rows[:, 0].astype(np.int64)].tolist()
+        shapes = Outlines.of([shapes.rle(row, (h, w)) for row, (h, w) in enumerate(sizes)])
+    texts = list(shapes.texts())
     return records.write_outlined(pictures.tolist(), classes.tolist(), rows[:, 1:6], texts, boxes=boxes)
 
 

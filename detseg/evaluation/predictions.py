@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,14 @@ _EXPECTED = (
     "COCO results (.json), detseg's predictions.csv or .jsonl, a folder of YOLO labels (.txt), of VOC's XML pages, "
     "or of one text a class (comp4_det_test_CLASS.txt) are expected"
 )
+# ending -> module and function, imported when needed
+_READERS = {
+    ".json": ("read_coco", "read"),
+    ".jsonl": ("read_tables", "read_json_lines"),
+    ".ndjson": ("read_tables", "read_json_lines"),
+    ".csv": ("read_tables", "read_csv"),
+    ".txt": ("read_voc", "read_texts"),
+}
 _RUN_FILES = ("predictions.json", "predictions.jsonl", "predictions.csv")  # what is most exact comes first
 _RUN_FOLDERS = ("labels", "voc")
 
@@ -64,22 +73,14 @@ def read_predictions(path: Path, truth: AnnotationSet) -> Predictions:
 
 def _kind(path: Path, truth: AnnotationSet) -> tuple[Path, _Reader]:
     """The file or folder to read, and what reads it."""
-    from detseg.evaluation import read_coco, read_tables, read_voc
-
     if path.is_dir():
         return _kind_of_folder(path, truth)
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder; {_EXPECTED}")
-    readers: dict[str, _Reader] = {
-        ".json": read_coco.read,
-        ".jsonl": read_tables.read_json_lines,
-        ".ndjson": read_tables.read_json_lines,
-        ".csv": read_tables.read_csv,
-        ".txt": read_voc.read_texts,
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
+    if path.suffix.lower() not in _READERS:
         raise DataError(f"{path}: is no kind of results that is known; {_EXPECTED}")
+    module, name = _READERS[path.suffix.lower()]
+    reader: _Reader = getattr(import_module(f"detseg.evaluation.{module}"), name)
     return path, reader
 
 

@@ -96,7 +96,7 @@ def write(image_ids: NDArray[np.int64], category_ids: NDArray[np.int64], numbers
     table["bbox"]["mark"] = np.frombuffer(_FLOAT, "V1")[0]
     table["bbox"]["value"] = numbers[:, :4]
     with gc_paused():
-        return msgspec.json.encode(msgspec.msgpack.decode(message, type=list[_Written])) + b"\n"
+        return msgspec.json.encode(msgspec.msgpack.decode(message.data, type=list[_Written])) + b"\n"
 
 
 def write_outlined(
