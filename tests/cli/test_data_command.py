@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from detseg.annotations import load
 from detseg.cli.data import command
@@ -44,6 +45,36 @@ def test_info_counts_what_is_in_the_file(sample: Path) -> None:
     large = [a for a in content["annotations"] if a["area"] >= 96**2]
     assert (told["box_sizes"]["small"], told["box_sizes"]["large"]) == (len(small), len(large))
     assert told["image_sizes"] == [[240, 320, 16]]
+    sides = [a["bbox"][2] for a in content["annotations"]]
+    assert told["quantiles"]["width"] == pytest.approx(np.quantile(sides, (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)))
+    in_picture = [
+        {a["category_id"] for a in content["annotations"] if a["image_id"] == p["id"]} for p in content["images"]
+    ]
+    ids = [row["id"] for row in told["classes"]]
+    assert told["together"] == [[sum({i, j} <= here for here in in_picture) for j in ids] for i in ids]
+
+
+def test_info_sets_the_parts_side_by_side(sample: Path) -> None:
+    told = json.loads(run("info", sample, "--json").stdout)
+    assert {name: part["images"] for name, part in told["by_split"].items()} == {"train": 16, "val": 4}
+    assert "by_split" not in json.loads(run("info", sample, "--split", "val", "--json").stdout)
+    lines = run("info", sample).stdout.splitlines()
+    assert next(line.split() for line in lines if line.startswith("pictures  ")) == ["pictures", "16", "4"]
+
+
+def test_info_counts_the_pixels_of_label_maps(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / "images" / split / "a.png")
+        Image.fromarray(np.array([[0] * 8] * 3 + [[1] * 8] * 2 + [[255] * 8], np.uint8)).save(
+            tmp_path / "masks" / split / "a.png"
+        )
+    (tmp_path / "classes.txt").write_text("ground\nhouse\n")
+    told = json.loads(run("info", tmp_path, "--json").stdout)["label_maps"]
+    assert [(c["name"], c["pixels"], c["images"]) for c in told["classes"]] == [("ground", 48, 2), ("house", 32, 2)]
+    assert (told["images"], told["ignored"]) == (2, 16)
+    assert "60.00%" in run("info", tmp_path).stdout
 
 
 def test_info_for_people_names_the_first_fault_of_a_kind(sample: Path, tmp_path: Path) -> None:
@@ -98,7 +129,7 @@ def test_torch_is_never_imported(sample: Path) -> None:
         "import sys; from detseg.cli.data import command\n"
         f"command(['anchors', {str(sample)!r}, '-k', '2'], standalone_mode=False)\n"
         f"command(['info', {str(sample)!r}], standalone_mode=False)\n"
-        "heavy = {'torch', 'torchvision', 'albumentations', 'sklearn', 'cv2'} & set(sys.modules)\n"
+        "heavy = {'torch', 'torchvision', 'albumentations', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
