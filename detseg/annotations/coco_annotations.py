@@ -164,7 +164,7 @@ def _repeats_a_key(entry: Any) -> bool:
 
 _ENTRY = msgspec.json.Decoder(_Entry)
 _POLYGONS = msgspec.json.Decoder(list[Annotated[list[float], msgspec.Meta(min_length=6)]])
-_KEYS = tuple(f'"{field}"'.encode() for field in ("image_id", "category_id", "bbox", "segmentation"))
+_KEYS = tuple(f'"{field}"'.encode() for field in ("category_id", "bbox"))  # each costs a tenth of the time
 
 
 def _checked(good: dict[int, _Entry], start: int, lookup: _Lookup) -> tuple[_Columns, list[int]]:
@@ -206,7 +206,7 @@ def _int_column(values: list[int]) -> NDArray[np.int64]:
 def _texts(raws: list[msgspec.Raw], hw: NDArray[np.int64]) -> tuple[list[bytes], NDArray[np.bool_]]:
     """The outlines as text, and whether each can be drawn (or there is none)."""
     texts = [bytes(raw) for raw in raws]
-    texts = [text.translate(None, b" \t\r\n") if b" " in text or b"\n" in text else text for text in texts]
+    texts = [text.translate(None, b" \t\r\n") if b" " in text else text for text in texts]
     drawn = np.ones(len(texts), np.bool_)
     decode = _POLYGONS.decode
     for i, text in enumerate(texts):
