@@ -15,6 +15,7 @@ from detseg.annotations import Categories
 from detseg.evaluation.classes import ClassMatch
 
 UNKNOWN = -1
+_Parts = tuple[str, ...]
 
 # folders that pictures and what is said of them lie in, side by side: images/val/a.jpg, labels/val/a.txt
 _SIDES = {"images", "labels", "masks", "JPEGImages", "Annotations", "SegmentationClass"}
@@ -36,24 +37,34 @@ class Pictures:
         return {id_: index for index, id_ in enumerate(self._ids.tolist())}
 
     def of_path(self, path: str) -> int:
-        """The one picture whose path ends as this one, as far as both tell it; UNKNOWN when none or several do."""
+        """The one picture whose path ends as this one, as far as both tell it; UNKNOWN when none or several do.
+
+        Folders `images`, `labels` and their like are passed over.
+        """
         return self._found(path, self._by_name)
 
     def of_stem(self, path: str) -> int:
-        """The same for a path without the picture's ending, as label files have it; `images` and `labels` are one."""
-        return self._found(_without_sides(PurePosixPath(path.replace("\\", "/"))).as_posix(), self._by_stem)
+        """The same for a path without the picture's ending, as label files have it."""
+        return self._found(path, self._by_stem)
 
     @cached_property
-    def _by_name(self) -> dict[str, list[tuple[int, tuple[str, ...]]]]:
+    def _by_name(self) -> dict[str, list[tuple[int, _Parts]]]:
         return _listed((index, PurePosixPath(spelt)) for index, spelt in self._spellings())
 
     @cached_property
-    def _by_stem(self) -> dict[str, list[tuple[int, tuple[str, ...]]]]:
+    def _by_stem(self) -> dict[str, list[tuple[int, _Parts]]]:
         spelt = [(index, PurePosixPath(name)) for index, name in self._spellings()]
         plain = [(index, path.with_suffix("")) for index, path in spelt if path.name]
         # beside another picture of the same stem, detseg writes a_jpg.txt and a_png.txt
         marked = [(i, path.with_name(f"{path.stem}_{path.suffix[1:]}")) for i, path in spelt if path.suffix]
-        return _listed((index, _without_sides(path)) for index, path in (*plain, *marked))
+        return _listed([*plain, *marked])
+
+    @cached_property
+    def _above(self) -> int:
+        """How many folders all pictures have in common."""
+        folders = [_parts(PurePosixPath(name))[:-1] for name in self._files]
+        low, high = min(folders, default=()), max(folders, default=())
+        return next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
 
     def _spellings(self) -> Iterable[tuple[int, str]]:
         for index, name in enumerate(self._files):
@@ -63,14 +74,15 @@ class Pictures:
             if escaped != unified:  # how detseg's writers of text spell a name that is not UTF-8
                 yield index, escaped
 
-    def _found(self, path: str, listed: dict[str, list[tuple[int, tuple[str, ...]]]]) -> int:
-        parts = PurePosixPath(path.replace("\\", "/")).parts
-        if not parts:
-            return UNKNOWN
-        alike = listed.get(parts[-1], ())
-        ends = {index: _shared(parts, theirs) for index, theirs in alike if _shared(parts, theirs)}
-        longest = [index for index, length in ends.items() if length == max(ends.values())]
-        return longest[0] if len(longest) == 1 else UNKNOWN
+    def _found(self, path: str, listed: dict[str, list[tuple[int, _Parts]]]) -> int:
+        parts = _parts(PurePosixPath(path.replace("\\", "/")))
+        alike = listed.get(parts[-1], ()) if parts else ()
+        ends = [(_shared(parts, theirs), index, theirs) for index, theirs in alike]
+        most = max((length for length, _, _ in ends), default=0)
+        longest = {index: theirs for length, index, theirs in ends if length == most and length}
+        if len(longest) > 1:  # a.txt is of a.jpg in the folder of all pictures, not of b/a.jpg
+            longest = {index: theirs for index, theirs in longest.items() if theirs[self._above :] == parts}
+        return next(iter(longest)) if len(longest) == 1 else UNKNOWN
 
 
 class Classes:
@@ -107,20 +119,22 @@ def _of_ids(ids: NDArray[Any], known: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(ordered[place] == ids, order[place], UNKNOWN)
 
 
-def _listed(paths: Iterable[tuple[int, PurePosixPath]]) -> dict[str, list[tuple[int, tuple[str, ...]]]]:
+def _listed(paths: Iterable[tuple[int, PurePosixPath]]) -> dict[str, list[tuple[int, _Parts]]]:
     """Last part -> (index, all parts) of the paths that end in it."""
-    listed: dict[str, list[tuple[int, tuple[str, ...]]]] = defaultdict(list)
+    listed: dict[str, list[tuple[int, _Parts]]] = defaultdict(list)
     for index, path in paths:
-        if path.parts:
-            listed[path.parts[-1]].append((index, path.parts))
+        parts = _parts(path)
+        if parts:
+            listed[parts[-1]].append((index, parts))
     return listed
 
 
-def _without_sides(path: PurePosixPath) -> PurePosixPath:
-    return PurePosixPath(*(part for part in path.parts[:-1] if part not in _SIDES), *path.parts[-1:])
+def _parts(path: PurePosixPath) -> _Parts:
+    """The parts of a path that tell pictures apart."""
+    return (*(part for part in path.parts[:-1] if part not in _SIDES), *path.parts[-1:])
 
 
-def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+def _shared(one: _Parts, other: _Parts) -> int:
     """How many parts the paths share at their end; 0 where they differ before the shorter one is used up."""
     shared = min(len(one), len(other))
     return shared if one[-shared:] == other[-shared:] else 0

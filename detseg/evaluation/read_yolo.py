@@ -57,7 +57,7 @@ def _object(words: Sequence[str], where: str) -> tuple[int, list[float], float |
     """Class, the box or polygon in fractions, score or None."""
     values = numbers(words, where)
     count = len(values) - 1
-    if count < _BOX or (count > _BOX + 1 and count < _LEAST_POLYGON):
+    if count < _BOX:
         raise DataError(
             f"{where}: {len(values)} numbers; 'class xc yc w h [score]' or 'class x1 y1 x2 y2 ...' expected"
         )
