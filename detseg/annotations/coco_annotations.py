@@ -6,10 +6,11 @@ goes alone through `_single`, which repairs it or says what is wrong with it. Bo
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
-from collections.abc import Callable
+import mmap
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from detseg.annotations.categories import Categories
 from detseg.annotations.coco_pictures import Picture
-from detseg.annotations.coco_values import MAX_ID, Repeating, Unusable, address, as_id, json_object, number, short, span
+from detseg.annotations.coco_values import MAX_ID, Repeating, Unusable, as_id, json_object, number, short
 from detseg.annotations.dataset import Fault
 from detseg.annotations.draft import Box, Draft, Rows
 from detseg.annotations.outlines import Outlines, check, check_text, rle_of, text_of
@@ -48,6 +49,7 @@ class Source(NamedTuple):
     path: Path
     pictures: dict[int, Picture]
     categories: Categories
+    doubt: bool  # a key may be given twice in one of its annotations
 
 
 class _Columns(NamedTuple):
@@ -93,6 +95,7 @@ class _Lookup:
     """Ids of many annotations at once -> what they mean; -1 where they mean nothing."""
 
     def __init__(self, file: Source) -> None:
+        self.doubt = file.doubt
         known = sorted(file.pictures.items())
         self._picture_ids = np.array([id_ for id_, _ in known], np.int64)
         self._pictures = np.array([picture.place for _, picture in known], np.int64)
@@ -122,7 +125,7 @@ def _search(known: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[n
 
 def _chunk(entries: list[Any], start: int, file: Source, lookup: _Lookup, told: list[tuple[int, Fault]]) -> _Columns:
     """The usable annotations of some entries, those that are as they should be first decoded together."""
-    good, odd = _decoded(entries)
+    good, odd = _decoded(entries, lookup.doubt)
     columns, doubtful = _checked(good, start, lookup)
     singles = [_single(entries[i], start + i + 1, file, told) for i in sorted([*odd, *doubtful])]
     usable = [single for single in singles if single is not None]
@@ -133,15 +136,14 @@ def _chunk(entries: list[Any], start: int, file: Source, lookup: _Lookup, told: 
     return _Columns(both.rows.take(order), both.has_id[order], both.positions[order])
 
 
-def _decoded(entries: list[Any]) -> tuple[dict[int, _Entry], list[int]]:
+def _decoded(entries: list[Any], doubt: bool) -> tuple[dict[int, _Entry], list[int]]:
     """The entries that are as they should be, by place, and the places of all others."""
     good: dict[int, _Entry] = {}
     odd: list[int] = []
-    repeats = _may_repeat_keys(entries)
     decode = _ENTRY.decode
     for i, entry in enumerate(entries):
         try:
-            if repeats and _repeats_a_key(entry):
+            if doubt and _repeats_a_key(entry):
                 raise msgspec.DecodeError
             good[i] = decode(entry)
         except (msgspec.DecodeError, TypeError):  # TypeError: it was read by `_read_slowly`
@@ -149,13 +151,9 @@ def _decoded(entries: list[Any]) -> tuple[dict[int, _Entry], list[int]]:
     return good, odd
 
 
-def _may_repeat_keys(entries: list[Any]) -> bool:
-    """Is one of the keys there more often than there are entries? Asked for all at once, which is quick."""
-    if not isinstance(entries[0], msgspec.Raw):
-        return False
-    start, end = span(entries[0], entries)
-    text = ctypes.string_at(address(entries[0]), end - start)  # they lie one behind the other in the file
-    return any(text.count(key) > len(entries) for key in _KEYS)
+def may_repeat_keys(text: mmap.mmap, entries: Sequence[msgspec.Raw]) -> bool:
+    """Is a key in the text of a file more often than there are entries? One question for all, since it is quick."""
+    return any(sum(1 for _ in re.finditer(key, text)) > len(entries) for key in _KEYS)
 
 
 def _repeats_a_key(entry: Any) -> bool:

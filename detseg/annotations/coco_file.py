@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from detseg.annotations.categories import Categories
-from detseg.annotations.coco_annotations import Source, add_annotations
+from detseg.annotations.coco_annotations import Source, add_annotations, may_repeat_keys
 from detseg.annotations.coco_pictures import add_pictures
 from detseg.annotations.coco_values import Repeating, as_id, json_object, span
 from detseg.annotations.dataset import AnnotationSet
@@ -35,7 +35,7 @@ def load_file(file: Path, need_images: bool) -> AnnotationSet:
     draft = Draft(file.parent, "coco")
     classes = _categories(lists.categories, file, draft)
     pictures = add_pictures(lists.images, file, draft, need_images)
-    add_annotations(lists.annotations, Source(file, pictures, classes), draft, lists.let_go)
+    add_annotations(lists.annotations, Source(file, pictures, classes, lists.doubt), draft, lists.let_go)
     result = draft.finish(classes, ids_are_own=True)
     if not len(result):
         why = f"{len(draft.faults)} faults, the first: {draft.faults[0]}" if draft.faults else "'images' is empty"
@@ -50,12 +50,14 @@ class _Lists(NamedTuple):
     """What stands in a file; annotations each as JSON text, if the file is what it should be.
 
     `let_go` gives back the memory that the file's text takes; what is still needed of it comes again by itself.
+    `doubt`: a key may be given twice in one of the annotations.
     """
 
     images: list[Any]
     annotations: list[Any]
     categories: list[Any]
     let_go: Callable[[], None] = lambda: None
+    doubt: bool = False
 
 
 def _read_lists(file: Path) -> _Lists:
@@ -65,7 +67,8 @@ def _read_lists(file: Path) -> _Lists:
         content = msgspec.json.decode(memoryview(text), type=_Content)
         start, end = span(text, content.annotations)
         if all(_is_once((text[:start], text[end:]), f'"{key}"'.encode()) for key in _LISTS):
-            return _Lists(content.images, content.annotations, content.categories, _letting_go(text))
+            doubt = may_repeat_keys(text, content.annotations)
+            return _Lists(content.images, content.annotations, content.categories, _letting_go(text), doubt)
     except (OSError, ValueError, RecursionError):  # ValueError: nothing to map, or not what was expected
         pass
     return _read_slowly(file)
