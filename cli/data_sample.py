@@ -14,14 +14,14 @@ from . import options
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--format",
-    type=click.Choice(["coco", "voc", "yolo"]),
+    type=click.Choice(["coco", "voc", "yolo", "masks"]),
     default="coco",
     show_default=True,
     help="How the truth is written.",
 )
 @click.option("--images", type=click.IntRange(2), default=40, show_default=True, help="How many pictures.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other pictures.")
-def command(out: Path, format: Literal["coco", "voc", "yolo"], images: int, seed: int) -> None:
+def command(out: Path, format: Literal["coco", "voc", "yolo", "masks"], images: int, seed: int) -> None:
     """Write a small data set of drawn shapes to OUT, with a train and a val part."""
     from detseg.annotations.sample import write_sample
 

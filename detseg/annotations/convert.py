@@ -14,17 +14,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from detseg import files
-from detseg.annotations import coco, not_kept, voc_write, yolo
+from detseg.annotations import coco, mask_write, not_kept, voc_write, yolo
 from detseg.annotations.categories import Categories
-from detseg.annotations.class_files import PixelClass, classes_text
 from detseg.annotations.dataset import AnnotationSet, Fault
 from detseg.annotations.formats import find_format, load, load_label_maps, place_of_data, splits
-from detseg.annotations.mask_files import voc_palette, write_mask
 from detseg.annotations.not_kept import NotKept
-from detseg.annotations.semantic import IGNORE, SemanticSet
+from detseg.annotations.semantic import SemanticSet
 from detseg.annotations.split_names import SPLITS, canonical, split_of
 from detseg.errors import DataError, DetsegError
 
@@ -232,13 +228,7 @@ class _Written:
         if self.yolo_folders and self.categories is not None:
             yolo.write_data_yaml(self.folder, self.categories, self.yolo_folders)
         if self.maps is not None:
-            classes = [PixelClass(n, v, None) for v, n in zip(self.maps.ids, self.maps.names, strict=True)]
-            name, text = classes_text([*classes, *([] if IGNORE in self.maps.ids else [_void(classes)])])
-            files.write_text(self.folder / name, text)
-
-
-def _void(classes: Sequence[PixelClass]) -> PixelClass:
-    return PixelClass("void", IGNORE, None)
+            mask_write.write_classes(self.maps, self.folder)
 
 
 def _copy(picture: Path, target: Path) -> None:
@@ -317,24 +307,23 @@ def _write_maps(
     maps: SemanticSet, split: str | None, done: _Written, advance: Callable[[int], None]
 ) -> tuple[Part, list[NotKept], tuple[Fault, ...]]:
     """Pictures to images/, masks to masks/, both by splits; the pixel values are the category ids where they can be."""
-    fit = all(0 <= id_ < IGNORE for id_ in maps.categories.ids)
-    categories = maps.categories if fit else Categories.from_names(maps.categories.names)
+    categories = mask_write.pixel_categories(maps.categories)
     if done.maps not in (None, categories):
         raise DataError(f"{done.folder}: the splits have different classes; convert them one by one with --split")
     done.maps = categories
-    value = np.full(256, IGNORE, np.uint8)
-    value[: len(categories)] = categories.ids
-    palette = voc_palette()
     for image, name in enumerate(maps.image_files):
         path = maps.image_path(image)
         target = done.place(name, path, split)
-        mask = Path("masks", *Path(target).parts[1:]).with_suffix(".png")
-        write_mask(done.folder / mask, value[maps.label_map(image)], palette)
+        mask_write.write_map(maps, image, done.folder, target)
         done.bring(path, target)
         advance(1)
     painted = maps.format not in ("masks", "voc")
     lost = [
-        NotKept("category-ids", 0 if fit else len(categories), "category ids become places: pixels go up to 255"),
+        NotKept(
+            "category-ids",
+            0 if categories == maps.categories else len(categories),
+            "category ids become places: they are beyond 255",
+        ),
         NotKept(
             "objects",
             len(maps) if painted else 0,

@@ -1,7 +1,7 @@
 """Formats of other tools, through hotcoco: CVAT for images (XML), DOTA (txt), Open Images (CSV).
 
 What hotcoco is given was looked at first: XML without entities, text that is text. What it gives is checked like
-any other COCO data. Objects of one oriented box (DOTA) have it as their outline and its hull as box; DOTA's
+any other COCO data. An oriented box (DOTA) that is not upright is its object's outline, and its hull the box; DOTA's
 `difficult` stays that, Open Images' groups are crowds. Boxes are what hotcoco reads and writes: see `write_foreign`
 for the digits.
 """
@@ -30,6 +30,7 @@ ForeignFormat = Literal["cvat", "dota", "openimages"]
 
 LABEL_FOLDERS = ("labelTxt", "labelTxt-v1.0", "labelTxt-v1.5", "labelTxt-v2.0")
 _IMAGE_FOLDERS = ("images", "JPEGImages", "")
+_UPRIGHT = 1e-3  # pixels by which the corners of an upright box may miss its sides
 _HEAD = 4096  # bytes that tell what a file is
 _OID_COLUMNS = ("imageid", "labelname", "xmin", "xmax", "ymin", "ymax")
 _DESCRIPTIONS = ("class-descriptions-boxable.csv", "class-descriptions.csv", "oidv7-class-descriptions-boxable.csv")
@@ -156,7 +157,9 @@ def _read_dota(root: Path, folder: Path, draft: Draft, need_images: bool) -> Cat
         content, _ = _through_hotcoco(folder, lambda coco: coco.from_dota(copies, None, names), copies)
     for annotation in content["annotations"]:
         annotation["difficult"] = annotation.pop("iscrowd", 0)
-        annotation["segmentation"] = [_corners(annotation["obb"])]
+        w, h, angle = annotation["obb"][2:]
+        if abs(math.sin(2 * angle)) * max(w, h) > _UPRIGHT:  # the box does not say it all
+            annotation["segmentation"] = [_corners(annotation["obb"])]
     return _add_content(content, root, folder, draft, need_images)
 
 
@@ -245,11 +248,10 @@ def _add_content(
     folders = Folders()
     index: dict[int, int] = {}
     for picture in content["images"]:
-        name = _find(str(picture["file_name"]), root, places, folders)
+        given = str(picture["file_name"])
+        name = _find(given, root, places, folders)
         if name is None and (need_images or in_parts):
-            draft.error(
-                "missing-picture", source, f"picture {str(picture['file_name'])[:200]!r} is not there; left out"
-            )
+            draft.error("missing-picture", source, f"picture {given[:200]!r} is not there; left out")
             continue
         hw = (int(picture.get("height") or 0), int(picture.get("width") or 0))
         if in_parts or min(hw) < 1:

@@ -14,7 +14,7 @@ from detseg.annotations.coco import to_coco
 from detseg.annotations.dataset import AnnotationSet
 from detseg.annotations.foreign import LABEL_FOLDERS, ForeignFormat
 from detseg.annotations.not_kept import NotKept
-from detseg.annotations.rings import one_ring
+from detseg.annotations.rings import losses_of, one_ring
 from detseg.annotations.voc_write import one_line
 from detseg.errors import DataError
 from detseg.geometry.boxes import xyxy_to_cxcywh
@@ -64,8 +64,7 @@ def _write_cvat(annotations: AnnotationSet, root: Path, split: str | None) -> li
             hw = tuple(annotations.image_hw[int(annotations.image_index[row])].tolist())
             ring = one_ring(outline, hw)
             annotation["segmentation"] = [ring.ravel().tolist()] if len(ring) >= 3 else []
-            several = isinstance(outline, list) and len(outline) > 1
-            losses.append(NotKept("rings", int(several), "outlines of several polygons become one, joined by bridges"))
+            losses += losses_of(ring, annotations.boxes[row], outline)
         kept.append(annotation)
     content["annotations"] = kept
     with tempfile.TemporaryDirectory() as folder:

@@ -28,7 +28,7 @@ _LOOKED_FOR = (
 
 def find_format(path: str | Path) -> Format:
     """What kind of data set this is. Raises DataError that says what was looked for."""
-    path = _place(path)
+    path = place_of_data(path)
     if path.is_file():
         return _format_of_file(path)
     if not path.is_dir():
@@ -43,7 +43,7 @@ def find_format(path: str | Path) -> Format:
 
 def splits(path: str | Path) -> tuple[str, ...]:
     """The names of the splits that `load` can give; none where a data set has no parts (one JSON file)."""
-    path = _place(path)
+    path = place_of_data(path)
     with _readable(path):
         format = find_format(path)
         if format == "coco":
@@ -61,13 +61,13 @@ def load(path: str | Path, split: str | None = None, *, need_images: bool = True
     DataError when nothing is found, nothing can be used, or there is no such split (it names those there
     are).
     """
-    path = _place(path)
+    path = place_of_data(path)
     with _readable(path):
         result: AnnotationSet = _reader(find_format(path)).load(path, split, need_images=need_images)
         return result
 
 
-def _place(data: str | Path) -> Path:
+def place_of_data(data: str | Path) -> Path:
     """A path as it is; the name of a public set that was downloaded: its folder."""
     path = Path(data)
     if path.exists():
@@ -103,7 +103,7 @@ def load_label_maps(path: str | Path, split: str | None = None) -> SemanticSet:
     Mask folders and VOC trees with SegmentationClass hold them; those of other sets are drawn from the outlines of
     their objects (see `semantic.paint`). Raises DataError where there is neither, and as `load` does.
     """
-    path = _place(path)
+    path = place_of_data(path)
     with _readable(path):
         format = find_format(path)
         if format == "masks":

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from detseg.annotations.not_kept import NotKept
 from detseg.annotations.outlines import Segmentation, rle_of
 from detseg.geometry import rle as run_lengths
 
 _ROWS = 512  # points compared at once with all others
+_ALIKE = 1e-3  # pixels between a box and its outline's
 _AS_GOOD = 0.99  # IoU below which joined polygons were overlapping, and the mask is traced instead
 
 
@@ -51,6 +53,17 @@ def one_ring(outline: Segmentation, hw: tuple[int, int]) -> NDArray[np.float64]:
     again = coco_mask.frPyObjects([ring.ravel().tolist()], *hw)
     alike = coco_mask.iou(again, [whole], [0])[0, 0] >= _AS_GOOD
     return ring if alike else _traced(run_lengths.decode(whole))
+
+
+def losses_of(ring: NDArray[np.float64], box: NDArray[np.float64], outline: Segmentation) -> list[NotKept]:
+    """What is lost when an object is written as one ring: its own box (4,), the parting into several polygons."""
+    if len(ring) < 3:
+        return [NotKept("outlines", 1, "outlines are empty, their boxes are written")]
+    off = float(np.abs(np.concatenate([ring.min(axis=0), ring.max(axis=0)]) - box).max())
+    found = [NotKept("boxes", 1, "boxes become those of their outlines, which differ", off)] if off > _ALIKE else []
+    if isinstance(outline, list) and len(outline) > 1:
+        found.append(NotKept("rings", 1, "outlines of several polygons become one, joined by bridges without area"))
+    return found
 
 
 def _traced(mask: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -1,20 +1,23 @@
-"""A small synthetic data set to try things on: coloured shapes on textured backgrounds, with exact boxes."""
+"""A small synthetic data set to try things on: coloured shapes on textured backgrounds, with exact boxes and masks."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from detseg import files
-from detseg.annotations import coco, voc, yolo
+from detseg.annotations import coco, mask_write, voc, yolo
 from detseg.annotations.categories import Categories
 from detseg.annotations.dataset import AnnotationSet
+from detseg.annotations.outlines import Outlines
+from detseg.annotations.semantic import paint
 from detseg.errors import DetsegError
+from detseg.geometry import rle as run_lengths
 from detseg.geometry.boxes import iou
 
 NAMES = ("circle", "square", "triangle")
@@ -23,22 +26,28 @@ _VAL_EVERY = 5
 _MAX_SHAPES = 5
 _FAR_COLOUR = 90.0  # how far a shape's colour is from its background's, of 441 at most
 
-_FOLDERS = {"coco": "images", "voc": "JPEGImages", "yolo": "images/{split}"}
+_FOLDERS = {"coco": "images", "voc": "JPEGImages", "yolo": "images/{split}", "masks": "images/{split}"}
+
+SampleFormat = Literal["coco", "voc", "yolo", "masks"]
 
 
 class Drawing(NamedTuple):
-    """A picture (h, w, 3) uint8 RGB and its truth: boxes (n, 4) of whole pixels, labels, areas in pixels."""
+    """A picture (h, w, 3) uint8 RGB and its truth: boxes (n, 4) of whole pixels, labels, areas in pixels, outlines.
+
+    Outlines are the run lengths of the very pixels that were painted; shapes do not overlap.
+    """
 
     image: NDArray[np.uint8]
     boxes: NDArray[np.float64]
     labels: NDArray[np.int64]
     areas: NDArray[np.float64]
+    outlines: tuple[dict[str, Any], ...] = ()
 
 
 def write_sample(
     out: str | Path,
     *,
-    format: Literal["coco", "voc", "yolo"] = "coco",
+    format: SampleFormat = "coco",
     images: int = 40,
     seed: int = 0,
     hw: tuple[int, int] = (240, 320),
@@ -72,7 +81,7 @@ def draw(index: int, seed: int, hw: tuple[int, int]) -> Drawing:
     rng = np.random.default_rng([seed, index])
     image = _background(rng, hw)
     count = 0 if index % _EMPTY_EVERY == _EMPTY_EVERY - 1 else int(rng.integers(1, _MAX_SHAPES + 1))
-    boxes, labels, areas = np.zeros((0, 4)), [], []
+    boxes, labels, areas, outlines = np.zeros((0, 4)), [], [], []
     for _ in range(count):
         label = int(rng.integers(len(NAMES)))
         mask, box = _place(rng, NAMES[label], hw, boxes)
@@ -81,8 +90,9 @@ def draw(index: int, seed: int, hw: tuple[int, int]) -> Drawing:
             boxes = np.concatenate([boxes, box])
             labels.append(label)
             areas.append(float(mask.sum()))
+            outlines.append(run_lengths.encode(mask))
     pixels = np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
-    return Drawing(pixels, boxes, np.array(labels, np.int64), np.array(areas, np.float64))
+    return Drawing(pixels, boxes, np.array(labels, np.int64), np.array(areas, np.float64), tuple(outlines))
 
 
 def _background(rng: np.random.Generator, hw: tuple[int, int]) -> NDArray[np.float64]:
@@ -151,17 +161,22 @@ def _as_set(root: Path, format: str, hw: tuple[int, int], drawn: list[tuple[str,
         boxes=np.concatenate([d.boxes for _, d in drawn]),
         labels=np.concatenate([d.labels for _, d in drawn]),
         areas=np.concatenate([d.areas for _, d in drawn]),
+        outlines=Outlines.of([outline for _, d in drawn for outline in d.outlines]),
     )
 
 
 def _write_truth(sets: dict[str, AnnotationSet], root: Path, format: str) -> None:
     for split, truth in sets.items():
         if format == "voc":
-            voc.write_voc(truth, root, split)
+            voc.write_voc(truth, root, split, outlines=True)
         elif format == "yolo":
             yolo.write_yolo(truth, root)
+        elif format == "masks":
+            mask_write.write_masks(paint(truth), root)
         else:
             coco.write_coco(_named_from(truth, "images"), root / "annotations" / f"instances_{split}.json")
+    if format == "masks":
+        mask_write.write_classes(paint(next(iter(sets.values()))).categories, root)
     if format == "yolo":
         folders = {split: _FOLDERS["yolo"].format(split=split) for split in sets}
         yolo.write_data_yaml(root, next(iter(sets.values())).categories, folders)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from detseg.annotations.categories import Categories
 from detseg.annotations.dataset import AnnotationSet, Fault
+from detseg.errors import DataError
 
 IGNORE = 255  # the value of pixels that are counted neither way
 MAX_CLASSES = 255
@@ -44,7 +45,7 @@ class SemanticSet:
     root: Path
     format: str
     categories: Categories
-    image_files: tuple[str, ...]
+    image_files: Sequence[str]
     image_ids: NDArray[np.int64]
     image_hw: NDArray[np.int32]
     source: MapSource
@@ -88,6 +89,8 @@ class Painted:
         """See `MapSource.read`."""
         truth = self.truth
         hw = (int(truth.image_hw[image, 0]), int(truth.image_hw[image, 1]))
+        if min(hw) < 1:
+            raise DataError(f"{truth.image_path(image)}: its size is unknown, so that no label map can be drawn")
         drawn = np.zeros(hw, np.uint8)
         rows = np.arange(truth.starts[image], truth.starts[image + 1])
         first_ignored = np.lexsort((-truth.areas[rows], ~truth.ignored[rows]))

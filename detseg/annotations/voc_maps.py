@@ -33,6 +33,7 @@ VOC_NAMES = (
 )
 CLASS_MAPS = ("SegmentationClass", "SegmentationClassAug", "SegmentationClassPNG")
 OBJECT_MAPS = "SegmentationObject"
+_BESIDE = 2.0  # pixels by which a mask may stick out of its object's box
 _SAME = 0.5  # IoU from which a mask's box and an object's are one
 
 
@@ -125,8 +126,9 @@ def _classes(root: Path) -> tuple[list[PixelClass], Path]:
 def outlines_of(mask: Path, boxes: NDArray[np.float64], hw: tuple[int, int], draft: Draft) -> dict[int, Any]:
     """Object's place in `boxes` (n, 4) -> its run lengths, from a mask of SegmentationObject.
 
-    Pairs of a mask's box and an object's are taken from the best overlap on, down to an IoU of a half; among equal
-    ones the mask's number and the object's place agree. What is left over is told.
+    VOC numbers the masks as the XML has its objects. Where that holds for half of them (their boxes overlap with an
+    IoU of a half at least), it is believed of all that lie in their boxes: covered objects show little of themselves.
+    The others are paired from the best overlap on, down to an IoU of a half. What is left over is told.
     """
     try:
         pixels = read_pixels(mask)
@@ -139,15 +141,31 @@ def outlines_of(mask: Path, boxes: NDArray[np.float64], hw: tuple[int, int], dra
         draft.error("mask-size" if pixels.ndim == 2 else "bad-mask", mask, f"is {kind}; not used")
         return {}
     found = list(objects_in(pixels, (0, IGNORE)))
-    overlaps = iou(np.array([f.box for f in found]).reshape(-1, 4), boxes.reshape(-1, 4))
-    same_place = np.array([f.number for f in found])[:, None] == 1 + np.arange(len(boxes))
-    order = np.argsort(-(overlaps + 1e-9 * same_place).ravel(), kind="stable")
-    matched: dict[int, int] = {}
-    for i, j in zip(*np.unravel_index(order, overlaps.shape), strict=True):
-        if overlaps[i, j] >= _SAME and int(i) not in matched and int(j) not in matched.values():
-            matched[int(i)] = int(j)
+    matched = _matched(np.array([f.number for f in found]), np.array([f.box for f in found]), boxes)
     if len(matched) < len(found):
         stray = next(f for i, f in enumerate(found) if i not in matched)
         left = f"{len(found) - len(matched)} of its {len(found)} objects, the first {stray.number},"
         draft.warn("unmatched-mask", mask, f"{left} lie on no box of the XML file; not used")
     return {j: found[i].rle for i, j in matched.items()}
+
+
+def _matched(numbers: NDArray[np.int64], masks: NDArray[np.float64], boxes: NDArray[np.float64]) -> dict[int, int]:
+    """Place of the mask -> place of its object; masks, boxes (n, 4)."""
+    masks, boxes = masks.reshape(-1, 4), boxes.reshape(-1, 4)
+    overlaps = iou(masks, boxes)
+    own = numbers - 1
+    placed = np.flatnonzero((own >= 0) & (own < len(boxes)))
+    matched: dict[int, int] = {}
+    if len(placed) and (overlaps[placed, own[placed]] >= _SAME).sum() * 2 >= len(masks):
+        low, high = boxes[own[placed], :2], boxes[own[placed], 2:]
+        inside = (masks[placed, :2] >= low - _BESIDE).all(axis=1) & (masks[placed, 2:] <= high + _BESIDE).all(axis=1)
+        matched = {int(i): int(own[i]) for i in placed[inside | (overlaps[placed, own[placed]] >= _SAME)]}
+    taken = set(matched.values())
+    order = np.argsort(-overlaps.ravel(), kind="stable")
+    for i, j in zip(*(axis.tolist() for axis in np.unravel_index(order, overlaps.shape)), strict=True):
+        if overlaps[i, j] < _SAME:
+            break
+        if i not in matched and j not in taken:
+            matched[i] = j
+            taken.add(j)
+    return matched

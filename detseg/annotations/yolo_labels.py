@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from detseg import files
 from detseg.annotations import not_kept
-from detseg.annotations.categories import Categories
 from detseg.annotations.dataset import AnnotationSet
 from detseg.annotations.draft import Draft
 from detseg.annotations.not_kept import NotKept
-from detseg.annotations.rings import one_ring
+from detseg.annotations.rings import losses_of, one_ring
 from detseg.errors import DataError
 from detseg.geometry.boxes import xyxy_to_cxcywh
 
@@ -28,7 +27,6 @@ Box = tuple[float, float, float, float]
 
 _WORST = 0.1  # a value this far outside 0..1 was not meant as a part of the picture; it is in pixels, perhaps
 _DIGITS = ".9g"  # a millionth of a pixel in a picture of 1,000
-_ALIKE = 0.5  # pixels by which an outline may miss its box without a word: formats round
 
 
 class Line(NamedTuple):
@@ -141,7 +139,7 @@ def _lines(
         outline = annotations.outlines.segmentation(row) if with_outlines else None
         if outline is not None:
             ring = np.clip(one_ring(outline, hw), 0, scale)
-            losses += _of_ring(ring, annotations.boxes[row], outline)
+            losses += losses_of(ring, annotations.boxes[row], outline)
             values = (ring / scale).ravel().tolist() if len(ring) >= 3 else box
         elif with_outlines:
             losses.append(
@@ -150,18 +148,3 @@ def _lines(
         class_id = annotations.categories.ids[int(annotations.labels[row])]
         lines.append(f"{class_id} " + " ".join(f"{value:{_DIGITS}}" for value in values))
     return lines, losses
-
-
-def _of_ring(ring: NDArray[np.float64], box: NDArray[np.float64], outline: object) -> list[NotKept]:
-    if len(ring) < 3:
-        return [NotKept("outlines", 1, "outlines are empty, their boxes are written")]
-    off = float(np.abs(np.concatenate([ring.min(axis=0), ring.max(axis=0)]) - box).max())
-    found = [NotKept("boxes", int(off > _ALIKE), "boxes become those of their outlines, which differ", off)]
-    if isinstance(outline, list) and len(outline) > 1:
-        found.append(NotKept("rings", 1, "outlines of several polygons become one, joined by bridges without area"))
-    return found
-
-
-def class_numbers(categories: Categories) -> Categories:
-    """The same classes numbered 0, 1, ... as most trainers of YOLO want them."""
-    return Categories.from_names(categories.names, first_id=0)
