@@ -7,10 +7,10 @@ they work), and only a bounded number of pictures is under way: memory is flat h
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from detseg.errors import ImageError
 from detseg.images import ImageFile, read_image, read_image_and_hw
-from detseg.postprocess import Selection, restore, select
+from detseg.postprocess import Selection, Views, restore
+from detseg.postprocess.views import Answer, merge
 from detseg.preprocess import Placement, Preprocess
 from detseg.preprocess.recipe import lay_in
-from detseg.results import Detections, RawDetections
+from detseg.results import Detections
 from detseg.runtimes import Runtime
 
 T = TypeVar("T")
@@ -44,11 +45,19 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Laid:
-    """A picture in the network's frame: `frame` (H, W, 3), how it was laid in, and itself if asked for."""
+    """A picture in the network's frame: `frame` (H, W, 3), how it was laid in, and itself if asked for.
+
+    `scaled`: the same in frames of other sizes, by the scale of the views that want them.
+    """
 
     frame: NDArray[np.uint8]
     placement: Placement
     image: NDArray[np.uint8] | None
+    scaled: dict[float, Laid] = field(default_factory=dict)
+
+    def at(self, scale: float) -> Laid:
+        """This, or the one of that scale."""
+        return self.scaled.get(scale, self)
 
 
 def detect_files(
@@ -61,25 +70,27 @@ def detect_files(
     network_threads: int = 1,
     keep_images: bool = False,
     recipe: Preprocess | None = None,
+    views: Views | None = None,
 ) -> Iterator[Outcome]:
     """Detects on every file, in order; a file that cannot be read gives an outcome with its fault.
 
     `batch` pictures go through the network at once; `workers` threads decode; `network_threads` calls of
     `runtime.predict` run side by side (for a runtime that uses one core per call). Without `keep_images` a
     large JPEG may be decoded at a fraction of its size; boxes are in the pixels of the full picture all the
-    same. `recipe` takes the place of the card's, for frames of another size. `files` is drawn on as needed, a
-    bounded number ahead.
+    same. `recipe` takes the place of the card's, for frames of another size. `views`: test-time augmentation, a
+    call of the network for each. `files` is drawn on as needed, a bounded number ahead.
     """
-    wanted = recipe or runtime.card.preprocess
+    wanted, looks = recipe or runtime.card.preprocess, views or Views()
+    scaled = {view.scale: view.recipe(wanted) for view in looks.views if view.scale != 1}
 
     def decode(file: ImageFile) -> Laid | ImageError:
         try:
-            return lay(file, wanted, keep_images)
+            return lay(file, wanted, keep_images, scaled)
         except ImageError as fault:
             return fault
 
     def infer(group: list[tuple[ImageFile, Future[Laid | ImageError]]]) -> list[Outcome]:
-        return detect_laid([(file, laid.result()) for file, laid in group], runtime, selection)
+        return detect_laid([(file, laid.result()) for file, laid in group], runtime, selection, looks)
 
     with threads(workers, "decode") as decoders, threads(network_threads, "network") as network:
         groups = ([(file, decoders.submit(decode, file)) for file in group] for group in _groups(files, batch))
@@ -87,34 +98,53 @@ def detect_files(
             yield from outcomes
 
 
-def lay(file: ImageFile, recipe: Preprocess, keep_image: bool) -> Laid:
-    """Reads one picture into the network's frame. Raises ImageError."""
+def lay(
+    file: ImageFile, recipe: Preprocess, keep_image: bool, scaled: Mapping[float, Preprocess] | None = None
+) -> Laid:
+    """Reads one picture into the network's frame, and into those of other scales. Raises ImageError."""
     if file.fault is not None:
         raise ImageError(file.path, file.fault)
+    others = scaled or {}
     if keep_image:
         image = read_image(file.path)
-        frame, placement = recipe.place(image)
-        return Laid(frame, placement, image)
-    small, full_hw = read_image_and_hw(file.path, target_hw=recipe.frame_hw)
-    placement = recipe.placement(full_hw)
-    return Laid(lay_in(small, placement, recipe.fill), placement, None)
+        pixels, full_hw = image, (image.shape[0], image.shape[1])
+    else:
+        frames_hw = [recipe.frame_hw, *(other.frame_hw for other in others.values())]
+        largest = (max(h for h, _ in frames_hw), max(w for _, w in frames_hw))
+        image = None
+        pixels, full_hw = read_image_and_hw(file.path, target_hw=largest)
+
+    def laid(chosen: Preprocess) -> Laid:
+        placement = chosen.placement(full_hw)
+        return Laid(lay_in(pixels, placement, chosen.fill), placement, None)
+
+    return replace(laid(recipe), image=image, scaled={scale: laid(other) for scale, other in others.items()})
 
 
 def detect_laid(
-    group: list[tuple[ImageFile, Laid | ImageError]], runtime: Runtime, selection: Selection
+    group: list[tuple[ImageFile, Laid | ImageError]], runtime: Runtime, selection: Selection, views: Views
 ) -> list[Outcome]:
-    """One call of the network for the pictures that could be read; outcomes in the order of `group`."""
-    frames = [laid.frame for _, laid in group if isinstance(laid, Laid)]
-    raw = runtime.predict(np.stack(frames)) if frames else RawDetections((), ())
-    candidates = iter(zip(raw.boxes, raw.scores, strict=True))
+    """One call of the network a view for the pictures that could be read; outcomes in the order of `group`."""
+    answers = iter(_answers([laid for _, laid in group if isinstance(laid, Laid)], runtime, views))
     outcomes = []
     for file, laid in group:
         if isinstance(laid, ImageError):
             outcomes.append(Outcome(file, None, None, laid))
             continue
-        found = select(*next(candidates), selection)
+        found = merge(next(answers), laid.placement, selection, views.merge)
         outcomes.append(Outcome(file, laid.image, restore(*found, laid.placement, file.path), None))
     return outcomes
+
+
+def _answers(group: list[Laid], runtime: Runtime, views: Views) -> list[list[Answer]]:
+    """For each picture what the network says to each view of it."""
+    answers: list[list[Answer]] = [[] for _ in group]
+    for view in views.views if group else ():
+        shown = [laid.at(view.scale) for laid in group]
+        raw = runtime.predict(view.frames(np.stack([laid.frame for laid in shown])))
+        for mine, laid, boxes, scores in zip(answers, shown, raw.boxes, raw.scores, strict=True):
+            mine.append(Answer(view, boxes, scores, laid.placement))
+    return answers
 
 
 def ordered(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T], *, ahead: int) -> Iterator[U]:

@@ -6,13 +6,17 @@ One for all runtimes. A: candidates, K: classes, n: what remains. A candidate ma
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detseg.geometry.box_fusion import fuse_boxes
 from detseg.geometry.nms import class_aware_nms, nms
+from detseg.geometry.soft_nms import diou_nms, soft_nms
 
+NMS = Literal["hard", "soft", "soft-linear", "diou", "wbf"]
+NMS_KINDS: tuple[str, ...] = get_args(NMS)
 Selected = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
 
 
@@ -22,7 +26,12 @@ class Selection:
 
     `conf`: only scores above it; `iou`: overlap above which the lesser box goes; `max_det`: objects per
     picture; `top_k`: the best scores that enter suppression; `agnostic`: boxes of different classes compete
-    too; `classes`: only these class indices, all if None. Raises ValueError when out of range.
+    too; `classes`: only these class indices, all if None.
+
+    `nms` says how: "hard" keeps the best of what overlaps; "soft" lets the scores of the others fade with
+    exp(-IoU^2 / `sigma`), "soft-linear" with 1 - IoU from `iou` on; "diou" counts centres apart as less overlap;
+    "wbf" replaces the best by the mean of what overlaps, weighted with the scores. Raises ValueError when out of
+    range.
     """
 
     conf: float = 0.25
@@ -31,8 +40,14 @@ class Selection:
     top_k: int = 1000
     agnostic: bool = False
     classes: tuple[int, ...] | None = None
+    nms: NMS = "hard"
+    sigma: float = 0.5  # Soft-NMS, sec. 5.1
 
     def __post_init__(self) -> None:
+        if self.nms not in NMS_KINDS:
+            raise ValueError(f"nms must be one of {', '.join(NMS_KINDS)}, got {self.nms!r}")
+        if not self.sigma > 0:
+            raise ValueError(f"sigma must be positive, got {self.sigma}")
         for name in ("conf", "iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
@@ -61,12 +76,50 @@ def select(boxes: NDArray[Any], scores: NDArray[Any], selection: Selection) -> S
         chosen, chosen_scores, labels = chosen[finite], chosen_scores[finite], labels[finite]
     if selection.classes is not None:
         labels = np.asarray(selection.classes, np.int64)[labels]
-    if selection.agnostic:
-        stays = nms(chosen, chosen_scores, selection.iou)
+    return suppress(chosen, chosen_scores, labels.astype(np.int64), selection)
+
+
+def suppress(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64], selection: Selection
+) -> Selected:
+    """(n, 4) xyxy, (n,), (n,) -> what stays of them, or takes their place, by the selection's kind of NMS, best first.
+
+    The selection's `conf` and `max_det` hold for the scores that come out.
+    """
+    if selection.nms == "hard":
+        if selection.agnostic:
+            stays = nms(boxes, scores, selection.iou)
+        else:
+            stays = class_aware_nms(boxes, scores, labels, selection.iou)
     else:
-        stays = class_aware_nms(chosen, chosen_scores, labels, selection.iou)
+        boxes, scores, labels = _gently(boxes, scores, labels, selection)
+        stays = np.flatnonzero(scores > np.float32(selection.conf))
     stays = stays[: selection.max_det]
-    return chosen[stays], chosen_scores[stays], labels[stays].astype(np.int64)
+    return boxes[stays], scores[stays], labels[stays]
+
+
+def _gently(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64], selection: Selection
+) -> Selected:
+    """The kinds that are not `nms`'s own: best first, not yet cut to the selection's numbers."""
+    rivals = np.zeros_like(labels) if selection.agnostic else labels
+    if selection.nms == "wbf":
+        fused = fuse_boxes(boxes, scores, rivals, selection.iou, score="best")
+        return fused.boxes.astype(np.float32), scores[fused.founders], labels[fused.founders]
+    if selection.nms == "diou":
+        rows = diou_nms(boxes, scores, rivals, selection.iou, limit=selection.max_det)
+        return boxes[rows], scores[rows], labels[rows]
+    rows, faded = soft_nms(
+        boxes,
+        scores,
+        rivals,
+        selection.iou,
+        decay="linear" if selection.nms == "soft-linear" else "gaussian",
+        sigma=selection.sigma,
+        floor=selection.conf,
+        limit=selection.max_det,
+    )
+    return boxes[rows], faded.astype(np.float32), labels[rows]
 
 
 def _best(scores: NDArray[np.float32], k: int) -> NDArray[np.intp]:

@@ -1,0 +1,142 @@
+"""Test-time augmentation: several views of a picture go through the network, and their answers become one.
+
+A view is the network's frame at another size, mirrored or not. Mirroring is undone in the frame, where it is exact
+(the letterbox's border is mirrored too); sizes meet in the frame of the plain view.
+V views, A candidates, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detseg.geometry.box_fusion import fuse_boxes
+from detseg.postprocess.select import Selected, Selection, select
+from detseg.preprocess import Placement, Preprocess
+
+MULTIPLE = 32  # sides of frames: what the coarsest scale of the usual networks divides by
+Merge = Literal["nms", "wbf"]
+
+
+@dataclass(frozen=True)
+class View:
+    """One look: `scale` of the frame's sides, mirrored left to right, top to bottom, or not."""
+
+    scale: float = 1.0
+    mirror_x: bool = False
+    mirror_y: bool = False
+
+    def recipe(self, plain: Preprocess) -> Preprocess:
+        """How the picture is laid into this view's frame: the sides are multiples of 32, unless they stay the same."""
+        if self.scale == 1:
+            return plain
+        height, width = (max(MULTIPLE, round(side * self.scale / MULTIPLE) * MULTIPLE) for side in plain.frame_hw)
+        return replace(plain, frame_hw=(height, width))
+
+    def frames(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(N, H, W, 3) as this view shows them."""
+        return frames[:, :: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
+
+    def boxes(self, boxes: NDArray[Any], frame_hw: tuple[int, int]) -> NDArray[Any]:
+        """(..., 4) xyxy seen in this view -> of its frame as it was laid."""
+        if not (self.mirror_x or self.mirror_y):
+            return boxes
+        height, width = frame_hw
+        x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)
+        if self.mirror_x:
+            x1, x2 = width - x2, width - x1
+        if self.mirror_y:
+            y1, y2 = height - y2, height - y1
+        return np.stack([x1, y1, x2, y2], axis=-1)
+
+
+@dataclass(frozen=True)
+class Views:
+    """All looks at a picture, and how their answers are merged.
+
+    "nms": all candidates together go through one selection. "wbf": each view is selected for itself, then boxes that
+    agree become their weighted mean; what few views saw loses score (Solovyev et al. 2021).
+    """
+
+    views: tuple[View, ...] = (View(),)
+    merge: Merge = "nms"
+
+    def __post_init__(self) -> None:
+        if not self.views or len(set(self.views)) < len(self.views):
+            raise ValueError("views must be at least one, each once")
+        if any(not 0 < view.scale < float("inf") for view in self.views):
+            raise ValueError("the scale of a view must be positive")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the picture is looked at once, as it is."""
+        return self.views == (View(),)
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """The different scales, in the views' order."""
+        return tuple(dict.fromkeys(view.scale for view in self.views))
+
+    @classmethod
+    def of(
+        cls, scales: Sequence[float] = (1.0,), flips: Literal["none", "horizontal", "all"] = "horizontal",
+        merge: Merge = "nms",
+    ) -> Views:  # fmt: skip
+        """Every scale with every flip: none, left to right too, or top to bottom and both at once as well."""
+        mirrors = ((False, False), (True, False), (False, True), (True, True))
+        some = mirrors[: {"none": 1, "horizontal": 2, "all": 4}[flips]]
+        return cls(tuple(View(scale, *mirror) for scale, mirror in product(dict.fromkeys(scales), some)), merge)
+
+    def at_own_size(self) -> Views:
+        """Only the flips, for a model that takes no frame but its own."""
+        mirrors = dict.fromkeys((view.mirror_x, view.mirror_y) for view in self.views)
+        return replace(self, views=tuple(View(1.0, *mirror) for mirror in mirrors))
+
+
+class Answer(NamedTuple):
+    """What the network said to one view of one picture: boxes (A, 4) of its frame, scores (A, K), its placement."""
+
+    view: View
+    boxes: NDArray[Any]
+    scores: NDArray[Any]
+    placement: Placement
+
+
+def merge(answers: Sequence[Answer], plain: Placement, selection: Selection, how: Merge = "nms") -> Selected:
+    """One picture's answers -> boxes (n, 4) in the frame of the `plain` placement, scores (n,), labels (n,)."""
+    if len(answers) == 1:
+        return select(_to_plain(answers[0], plain, answers[0].boxes), answers[0].scores, selection)
+    if how == "wbf":
+        return _fused(answers, plain, selection)
+    boxes = np.concatenate([_to_plain(a, plain, a.boxes) for a in answers])
+    scores = np.concatenate([a.scores for a in answers])
+    return select(boxes, scores, replace(selection, top_k=selection.top_k * len(answers)))
+
+
+def _fused(answers: Sequence[Answer], plain: Placement, selection: Selection) -> Selected:
+    # a box may be weak in some views and strong in others: what can still matter is found below the threshold
+    single = replace(selection, conf=selection.conf / len(answers))
+    found = [select(a.boxes, a.scores, single) for a in answers]
+    boxes = np.concatenate([_to_plain(a, plain, mine) for a, (mine, _, _) in zip(answers, found, strict=True)])
+    scores, labels = (np.concatenate([part[i] for part in found]) for i in (1, 2))
+    rivals = np.zeros_like(labels) if selection.agnostic else labels
+    fused = fuse_boxes(boxes, scores, rivals, selection.iou, views=len(answers))
+    keep = np.flatnonzero(fused.scores > np.float32(selection.conf))[: selection.max_det]
+    return (
+        fused.boxes[keep].astype(np.float32),
+        np.minimum(fused.scores[keep], 1).astype(np.float32),
+        labels[fused.founders[keep]],
+    )
+
+
+def _to_plain(answer: Answer, plain: Placement, boxes: NDArray[Any]) -> NDArray[Any]:
+    """(n, 4) boxes of the answer's view -> of the plain view's frame."""
+    laid = answer.view.boxes(boxes, answer.placement.frame_hw)
+    if answer.placement == plain:
+        return laid
+    return plain.to_frame(answer.placement.to_image(laid))
