@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """A model one can train: `module` holds `build`, `config_from_json`, `configure`."""
+    """A model one can train: `module` holds `build`, `config_from_json`, `configure`.
+
+    `options` make it what it is; `backbone` and `training`, settings of a run where this model departs from the usual
+    ones, are only what is taken when nobody says otherwise.
+    """
 
     name: str
     module: str
@@ -28,6 +32,8 @@ class Entry:
     summary: str
     imgsz: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    backbone: str = "efficientnet_lite0"
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 _PAPER_YOLO = {"decoding": "exp", "assignment": "best", "objectness": "one", "box_loss": "iou"}

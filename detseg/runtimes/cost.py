@@ -60,7 +60,7 @@ def _build(name: str, num_classes: int) -> Detector:
     entry = catalog.entry(name)
     module = import_module(f"detseg.detectors.{entry.module}")
     # how large the anchors are changes no cost, only how many there are
-    settings = module.configure(num_classes, entry.options, _any_anchors)
+    settings = module.configure(num_classes, {"backbone": entry.backbone, **entry.options}, _any_anchors)
     model: Detector = module.build(settings)
     return model.eval()
 

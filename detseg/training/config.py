@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from detseg.detectors import catalog
 from detseg.errors import DetsegError
 from detseg.files import write_text
 
 
 class TrainConfig(BaseModel):
-    """A training run. Sizes in pixels, times in epochs; see `detseg train --help`."""
+    """A training run. Sizes in pixels, times in epochs; see `detseg train --help`.
+
+    What is not given is as the model's catalog entry wants it, and else as written here.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,7 +33,9 @@ class TrainConfig(BaseModel):
 
     imgsz: int = Field(320, ge=32)
     multi_scale: float = Field(0.2, ge=0, lt=1)  # sides between (1 - x) and (1 + x) times imgsz, a step of 32
+    fit: Literal["letterbox", "stretch"] = "letterbox"  # pictures keep their shape in the frame, or fill it
     augment: Literal["none", "light", "standard", "strong"] = "standard"
+    layout: Literal["jitter", "patches"] = "jitter"  # how a single picture is laid into its frame, unless augment=none
     flip_vertical: bool = False
     mosaic: float = Field(0.5, ge=0, le=1)  # share of training frames made of four pictures
     plain_epochs: float = Field(0.15, ge=0, le=1)  # last share of the run without mosaic
@@ -54,6 +60,15 @@ class TrainConfig(BaseModel):
     workers: int = Field(1, ge=0)
     device: str = "auto"
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_model_wants(cls, values: dict[str, Any]) -> dict[str, Any]:
+        name = values.get("model", cls.model_fields["model"].default)
+        if not isinstance(name, str):  # refused with the other fields
+            return values
+        entry = catalog.entry(name)
+        return {"imgsz": entry.imgsz, "backbone": entry.backbone, **entry.training, **values}
 
     def save(self, path: Path) -> None:
         """Writes the configuration as YAML."""

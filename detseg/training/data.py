@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from detseg.annotations import AnnotationSet
 from detseg.augment.layouts import jittered, mosaic
+from detseg.augment.patches import patched
 from detseg.augment.recipes import Recipe
 from detseg.augment.sample import Sample
 from detseg.detectors.contract import Target
@@ -91,7 +92,8 @@ class TrainingSet(Dataset[Any]):
         if len(samples) == 4:
             return mosaic(samples, ticket.frame_hw, rng)
         if self.config.augment != "none":
-            return jittered(samples[0], ticket.frame_hw, rng)
+            layout = patched if self.config.layout == "patches" else jittered
+            return layout(samples[0], ticket.frame_hw, rng)
         frame, placement = replace(self.preprocess, frame_hw=ticket.frame_hw).place(samples[0].image)
         return replace(samples[0], image=frame, boxes=placement.to_frame(samples[0].boxes))
 
@@ -122,7 +124,8 @@ class EpochBatches(Sampler[list[Ticket]]):
 
     def _side(self, rng: np.random.Generator, plain: bool) -> int:
         draw = rng.uniform(1 - self.config.multi_scale, 1 + self.config.multi_scale)
-        return self.config.imgsz if plain else max(32, round(self.config.imgsz * draw / 32) * 32)
+        fixed = plain or not self.config.multi_scale  # then no step of 32 either: SSD300 wants its 300
+        return self.config.imgsz if fixed else max(32, round(self.config.imgsz * draw / 32) * 32)
 
 
 def collate(answers: list[tuple[Sample | None, list[str], list[ImageError]]]) -> Batch:

@@ -55,7 +55,7 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
     found: list[Anchors] = []
 
     def anchors(count: int) -> NDArray[np.float64] | None:
-        sizes = sizes_in_frame(truth, (config.imgsz, config.imgsz))
+        sizes = sizes_in_frame(truth, (config.imgsz, config.imgsz), config.fit)
         if len(sizes) < count:  # too few boxes for as many clusters: the model keeps its own
             return None
         found.append(kmeans_anchors(sizes, count, config.seed))
@@ -74,7 +74,7 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
         model=config.model,
         config=module.config_to_json(settings),
         categories=truth.categories,
-        preprocess=Preprocess((config.imgsz, config.imgsz), mean=backbone.mean, std=backbone.std),
+        preprocess=Preprocess((config.imgsz, config.imgsz), config.fit, mean=backbone.mean, std=backbone.std),
         training=provenance(config, truth, command),
     )
     return Prepared(config, truth, validation, model, card, found[0] if found else None, left_random)
