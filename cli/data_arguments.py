@@ -16,3 +16,19 @@ def data() -> Any:
 def split(help: str = "Only this part of the data set (train, val, ...).  [default: everything]") -> Any:
     """--split -> `split: str | None`."""
     return click.option("--split", help=help)
+
+
+def pictures() -> Any:
+    """--link, --copy, --no-images -> `pictures: Literal["link", "copy", "none"]`."""
+    flags = (
+        ("--link", "link", True, "Hard links to the pictures, copies where the disk cannot.  [default]"),
+        ("--copy", "copy", False, "Copy the pictures."),
+        ("--no-images", "none", False, "Annotations only."),
+    )
+
+    def decorate(function: Any) -> Any:
+        for name, value, default, help in reversed(flags):
+            function = click.option(name, "pictures", flag_value=value, default=default, help=help)(function)
+        return function
+
+    return decorate
