@@ -74,8 +74,6 @@ def read(file: Path, truth: AnnotationSet) -> Objects:
     objects = text if listing is None else bytes(listing.annotations)
     table = None if b'"segmentation"' in objects else records.parse(objects)
     if table is not None:
-        if not np.isfinite(table).all():
-            raise DataError(f"{file}: {_not_finite(table)}")
         return Objects(ids.replaced(table))
     return _one_by_one(file, _list_of_objects(file, text), ids, truth)
 
@@ -112,10 +110,6 @@ def _list_of_objects(file: Path, text: bytes) -> list[Any]:
     if not isinstance(objects, list):
         raise DataError(f"{file}: holds no list of objects; COCO results are expected")
     return objects
-
-
-def _not_finite(table: NDArray[np.float64]) -> str:
-    return f"object {int(np.argmin(np.isfinite(table).all(axis=1))) + 1} holds something that is no finite number"
 
 
 # ---- one object after another: with masks, or to find what is wrong ----

@@ -24,6 +24,7 @@ from detseg.annotations.outlines import Outlines
 from detseg.evaluation import (
     TWELVE,
     Kind,
+    coco_rule,
     evaluate_rows,
     read_predictions,
     results_bytes,
@@ -146,7 +147,7 @@ def slow_region(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask & ~windows.all(axis=(2, 3))
 
 
-def pycocotools_on(world: World, kind: Kind) -> COCOeval:
+def pycocotools_on(world: World, kind: Kind, evaluator: type[COCOeval] = COCOeval) -> COCOeval:
     truth = with_outlines(world.truth) if world.outlines is not None else world.truth
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()):
         known_file, found_file = Path(name, "truth.json"), Path(name, "results.json")
@@ -158,7 +159,6 @@ def pycocotools_on(world: World, kind: Kind) -> COCOeval:
         if not len(world.rows):
             found.dataset = {**known.dataset, "annotations": []}
             found.createIndex()
-        evaluator = BoundaryEval if kind == "boundary" else COCOeval
         comparison = evaluator(known, found, "bbox" if kind == "bbox" else "segm")
         comparison.params.maxDets = sorted({1, min(10, world.max_dets), world.max_dets})
         comparison.evaluate()
@@ -195,7 +195,8 @@ def expect_same_bits(world: World, kind: Kind) -> None:
     metrics = evaluate_rows(
         world.truth, world.rows, world.max_dets, kind=kind, outlines=world.outlines, areas=world.areas
     )
-    twelve, per_class = expected(pycocotools_on(world, kind), world.max_dets)
+    evaluator = BoundaryEval if kind == "boundary" else COCOeval
+    twelve, per_class = expected(pycocotools_on(world, kind, evaluator), world.max_dets)
     assert [getattr(metrics, name) for name in TWELVE] == twelve
     assert {c.id: [getattr(c, name) for name in CLASS] for c in metrics.per_class} == per_class
     for c in metrics.per_class:
@@ -219,6 +220,34 @@ def test_masks(world: World) -> None:
 @given(world=worlds(masks=True))
 def test_boundaries(world: World) -> None:
     expect_same_bits(world, "boundary")
+
+
+class MadeUpEval(COCOeval):
+    """pycocotools with overlaps that have nothing to do with the boxes."""
+
+    overlaps: NDArray[np.float64]
+
+    def computeIoU(self, imgId: int, catId: int) -> NDArray[np.float64] | list[float]:
+        there, found = self._gts[imgId, catId], self._dts[imgId, catId]
+        order = np.argsort([-d["score"] for d in found], kind="mergesort")[: self.params.maxDets[-1]]
+        values = self.overlaps[np.ix_([found[i]["id"] - 1 for i in order], [g["id"] - 1 for g in there])]
+        return values if values.size else []
+
+
+@settings(max_examples=150)
+@given(world=worlds(), seed=st.integers(0, 2**32))
+def test_the_rule_on_overlaps_that_tie(world: World, seed: int) -> None:
+    """Few values, thresholds among them: which of equals is taken, and what comes before an ignored region."""
+    rng = np.random.default_rng(seed)
+    values = rng.choice([0, 0.3, 0.5, 0.7, 0.75, 0.8, 1], (len(world.rows), len(world.truth.labels)))
+    oracle = pycocotools_on(world, "bbox", type("", (MadeUpEval,), {"overlaps": values}))
+    areas = world.rows[:, 3] * world.rows[:, 4]
+    caps = oracle.params.maxDets
+    precision, recall = coco_rule.curves(
+        world.truth, world.rows, areas=areas, caps=caps, overlaps=lambda found, there: values[np.ix_(found, there)]
+    )
+    assert np.array_equal(precision, oracle.eval["precision"])
+    assert np.array_equal(recall, oracle.eval["recall"])
 
 
 def test_the_region_by_hand() -> None:

@@ -153,6 +153,8 @@ BAD_COCO = {
     '[{"image_id": 5, "category_id": 7, "segmentation": [[1, 2]], "score": 1}]': "less than three points",
     '[{"image_id": 5, "category_id": 7, "segmentation": {"size": [9, 9], "counts": [81]}, "score": 1}]': "of a mask",
     '[{"image_id": 5, "category_id": 7, "segmentation": {"size": [60, 80], "counts": "!"}, "score": 1}]': "run lengths",
+    '[{"image_id": 5, "category_id": 7, "bbox": [1, 2, 3, 4], "segmentation": {"size": [60, 80], "counts": [9]}, '
+    '"score": 1}]': "its run lengths cover 9 pixels",
     "[" * 100_000: "is not JSON",
     '{"annotations": [], "images": [{"id": 1}]}': "its list of pictures cannot be used",
     '{"annotations": [], "images": [], "categories": [{"id": 1}]}': "its list of classes cannot be used",
