@@ -63,8 +63,8 @@ class _OutlineOnly(msgspec.Struct, gc=False):
 def parse(text: bytes) -> NDArray[np.float64] | None:
     """(n, 7) image id, x, y, w, h, score, category id of a list of plain objects.
 
-    Numbers are finite. None where the text is anything else, or ids are no whole numbers that doubles hold exactly: it then has to
-    be read one object after another, which also finds what is wrong.
+    Numbers are finite. None where the text is anything else, or ids are no whole numbers that doubles hold exactly:
+    it then has to be read one object after another, which also finds what is wrong.
     """
     try:
         with gc_paused():
