@@ -6,6 +6,7 @@ is done; into a folder that holds something already it is written file by file, 
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -133,6 +134,12 @@ def _building(out: Path) -> Iterator[Path]:
         building.replace(out)
     except OSError as error:
         raise DetsegError(f"{error.filename or out}: cannot be written: {files.cause(error)}") from error
+    except DetsegError as error:
+        message = str(error)
+        if str(building) not in message:
+            raise
+        kind = DataError if isinstance(error, DataError) else DetsegError
+        raise kind(message.replace(str(building), str(out))) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
@@ -185,7 +192,7 @@ class _Written:
 
     folder: Path
     plan: Plan
-    taken: dict[str, Path]
+    taken: dict[str, tuple[Path, str | None]]
     yolo_folders: dict[str, str] | None = None
     categories: Categories | None = None
     maps: Categories | None = None
@@ -195,12 +202,16 @@ class _Written:
         flat = self.plan.to in ("voc", "dota", "openimages")
         inner = _mirrored(name, split)
         folder = "JPEGImages" if self.plan.to == "voc" else f"images/{_safe(split)}" if split else "images"
-        candidates = [inner.name, "_".join(inner.parts)] if flat else [str(inner)]
-        stem = str(inner.with_suffix(""))
-        candidates += [f"{stem.replace('/', '_') if flat else stem}_{n}{inner.suffix}" for n in range(2, 10000)]
+        base = "_".join(inner.parts) if flat else str(inner)
+        stem = base.removesuffix(inner.suffix) if inner.suffix else base
+        numbered = (f"{stem}_{n}{inner.suffix}" for n in range(2, 10000))
+        candidates = itertools.chain([inner.name] if flat else [], [base], numbered)
         for candidate in candidates:
             key = str(Path(folder, candidate).with_suffix("")) if self._one_per_stem else f"{folder}/{candidate}"
-            if self.taken.setdefault(key.casefold(), picture) == picture:
+            # the same picture in two splits is one file; twice in one split it is two
+            before = self.taken.get(key.casefold())
+            if before is None or (before[0] == picture and before[1] != split):
+                self.taken[key.casefold()] = (picture, split)
                 return f"{folder}/{candidate}"
         raise DataError(f"{picture}: no free name for it in {folder}")
 

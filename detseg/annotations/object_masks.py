@@ -45,7 +45,7 @@ def _object(number: int, places: NDArray[np.intp], h: int, w: int) -> MaskedObje
     begins = places[np.concatenate([[0], breaks + 1])]
     ends = places[np.concatenate([breaks, [len(places) - 1]])] + 1
     edges = np.stack([begins, ends], axis=1).ravel()
-    counts = np.diff(np.concatenate([[0], edges, [h * w]]))
+    counts = np.diff(np.concatenate([[0], edges, [h * w] * int(edges[-1] < h * w)]))
     rle = coco_mask.frPyObjects({"size": [h, w], "counts": counts.tolist()}, h, w)
     xs, ys = places // h, places % h
     box = (float(xs[0]), float(ys.min()), float(xs[-1] + 1), float(ys.max() + 1))
