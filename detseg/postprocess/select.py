@@ -25,8 +25,8 @@ class Selection:
     """What to keep of a network's candidates.
 
     `conf`: only scores above it; `iou`: overlap above which the lesser box goes; `max_det`: objects per
-    picture; `top_k`: the best scores that enter suppression; `agnostic`: boxes of different classes compete
-    too; `classes`: only these class indices, all if None.
+    picture; `top_k`: the best scores that enter suppression, of each class no more than `top_k_per_class`;
+    `agnostic`: boxes of different classes compete too; `classes`: only these class indices, all if None.
 
     `nms` says how: "hard" keeps the best of what overlaps; "soft" lets the scores of the others fade with
     exp(-IoU^2 / `sigma`), "soft-linear" with 1 - IoU from `iou` on; "diou" counts centres apart as less overlap;
@@ -42,6 +42,7 @@ class Selection:
     classes: tuple[int, ...] | None = None
     nms: NMS = "hard"
     sigma: float = 0.5  # Soft-NMS, sec. 5.1
+    top_k_per_class: int | None = None
 
     def __post_init__(self) -> None:
         if self.nms not in NMS_KINDS:
@@ -51,8 +52,8 @@ class Selection:
         for name in ("conf", "iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        for name in ("max_det", "top_k"):
-            if getattr(self, name) < 1:
+        for name in ("max_det", "top_k", "top_k_per_class"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
@@ -67,7 +68,10 @@ def select(boxes: NDArray[Any], scores: NDArray[Any], selection: Selection) -> S
         scores = scores[:, list(selection.classes)]
     flat = scores.reshape(-1)
     # compared in single precision: a score equal to the threshold as written stays out on every runtime
-    entries = np.flatnonzero(flat > np.float32(selection.conf))
+    above = flat > np.float32(selection.conf)
+    if selection.top_k_per_class is not None:
+        above &= _best_of_each_class(scores, selection.top_k_per_class).reshape(-1)
+    entries = np.flatnonzero(above)
     entries = entries[_best(flat[entries], selection.top_k)]
     candidates, labels = np.divmod(entries, max(scores.shape[1], 1))
     chosen, chosen_scores = np.asarray(boxes)[candidates].astype(np.float32), flat[entries]
@@ -120,6 +124,14 @@ def _gently(
         limit=selection.max_det,
     )
     return boxes[rows], faded.astype(np.float32), labels[rows]
+
+
+def _best_of_each_class(scores: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
+    """(A, K) -> (A, K) True where a score is among the k best of its class."""
+    best = np.zeros(scores.shape, np.bool_)
+    for label in range(scores.shape[1]):
+        best[_best(scores[:, label], k), label] = True
+    return best
 
 
 def _best(scores: NDArray[np.float32], k: int) -> NDArray[np.intp]:

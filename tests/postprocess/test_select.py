@@ -120,3 +120,13 @@ def test_nothing_gives_empty_arrays_and_inputs_stay_as_they_were() -> None:
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         replace(Selection(), **wrong)
+
+
+def test_a_limit_for_each_class_leaves_the_weak_class_its_own():
+    boxes = np.float32([[10 * i, 0, 10 * i + 8, 8] for i in range(4)])
+    scores = np.float32([[0.9, 0.1], [0.8, 0.2], [0.7, 0.05], [0.6, 0.15]])
+    kept = select(boxes, scores, Selection(conf=0.01, top_k_per_class=2))
+    np.testing.assert_allclose(kept[1], [0.9, 0.8, 0.2, 0.15])
+    assert kept[2].tolist() == [0, 0, 1, 1]
+    with pytest.raises(ValueError, match="top_k_per_class must be at least 1"):
+        Selection(top_k_per_class=0)
