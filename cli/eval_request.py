@@ -65,7 +65,8 @@ class Request:
 class Found:
     """What is compared with the truth: `rows`, `outlines` and `areas` as `evaluate_rows` takes them.
 
-    `origin` says where they come from (for metrics.json), `notes` what a user must know to read the numbers.
+    `origin` says where they come from (for metrics.json), `notes` what a user must know to read the numbers; `text`
+    is predictions.json where that is there already.
     """
 
     rows: NDArray[np.float64]
@@ -74,6 +75,7 @@ class Found:
     faults: Sequence[tuple[ImageFile, ImageError]] = ()
     outlines: Outlines | None = None
     areas: NDArray[np.float64] | None = None
+    text: bytes | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,7 +97,7 @@ def _found(request: Request, truth: AnnotationSet) -> Found:
         return detect(request, truth)
     read = evaluation.read_predictions(request.predictions, truth)
     origin = {"predictions": str(request.predictions)}
-    return Found(read.rows, origin, read.notes, outlines=read.outlines, areas=read.areas)
+    return Found(read.rows, origin, read.notes, outlines=read.outlines, areas=read.areas, text=read.text)
 
 
 def _kinds(request: Request, truth: AnnotationSet, found: Found) -> tuple[Kind, ...]:
@@ -181,7 +181,7 @@ def _voc_report(request: Request, voc: VocMetrics) -> dict[str, Any]:
 def _write_sides(folder: Path, truth: AnnotationSet, found: Found) -> None:
     """truth.json and predictions.json: on them pycocotools gives the same numbers."""
     boxes = found.areas is None
-    results = evaluation.results_bytes(truth, found.rows, found.outlines, boxes=boxes)
+    results = found.text or evaluation.results_bytes(truth, found.rows, found.outlines, boxes=boxes)
     files.write_bytes(folder / "predictions.json", results)
     files.write_bytes(folder / "truth.json", evaluation.truth_bytes(truth))
 

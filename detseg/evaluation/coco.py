@@ -277,23 +277,25 @@ def _per_class(
     objects = np.bincount(labels, minlength=size)
     shown = np.sort(pictures * size + labels)  # np.unique would import a tenth of a second of numpy.ma
     images = np.bincount(shown[np.diff(shown, prepend=-1) > 0] % max(size, 1), minlength=size)
+    # a class and range of sizes is defined throughout or nowhere: then its mean is -1 of itself
+    of_precision = np.ascontiguousarray(precision[..., -1].transpose(2, 3, 0, 1))  # (K, 4, T, R)
+    ap = of_precision.reshape(*of_precision.shape[:2], -1).mean(axis=-1).tolist()
+    at_one = of_precision.mean(axis=-1).tolist()
+    ar = np.ascontiguousarray(recall[..., -1].transpose(1, 2, 0)).mean(axis=-1).tolist()
     classes = []
     for index, k in enumerate(ranks(truth.categories.ids).tolist()):
-        mine, found = precision[:, :, k, :, -1], recall[:, k, :, -1]
-        ap = {f"ap_{name}": _mean(mine[..., 1 + area]) for area, name in enumerate(_AREAS)}
-        ar = {f"ar_{name}": _mean(found[..., 1 + area]) for area, name in enumerate(_AREAS)}
         classes.append(
             ClassMetrics(
                 name=truth.categories.names[index],
                 id=truth.categories.ids[index],
                 images=int(images[index]),
                 objects=int(objects[index]),
-                ap=_mean(mine[..., _ALL]),
-                ap50=_mean(mine[_AP50, ..., _ALL]),
-                ap75=_mean(mine[_AP75, ..., _ALL]),
-                ar=_mean(found[..., _ALL]),
-                **ap,
-                **ar,
+                ap=ap[k][_ALL],
+                ap50=at_one[k][_ALL][_AP50],
+                ap75=at_one[k][_ALL][_AP75],
+                ar=ar[k][_ALL],
+                **{f"ap_{name}": ap[k][1 + area] for area, name in enumerate(_AREAS)},
+                **{f"ar_{name}": ar[k][1 + area] for area, name in enumerate(_AREAS)},
             )
         )
     return tuple(classes)

@@ -38,13 +38,15 @@ _Reader = Callable[[Path, AnnotationSet], Objects]
 class Predictions:
     """`rows` (n, 7) as `evaluate_rows` takes them, in the file's order; `notes`: what was left out, in words.
 
-    outlines (n) where there are masks, and areas (n,) where there is nothing but masks.
+    outlines (n) where there are masks, and areas (n,) where there is nothing but masks. `text`: the file's own, where
+    that is COCO's list of just these boxes, with the data set's ids.
     """
 
     rows: NDArray[np.float64]
     notes: tuple[str, ...] = ()
     outlines: Outlines | None = None
     areas: NDArray[np.float64] | None = None
+    text: bytes | None = None
 
 
 def read_predictions(path: Path, truth: AnnotationSet) -> Predictions:
@@ -68,7 +70,7 @@ def read_predictions(path: Path, truth: AnnotationSet) -> Predictions:
         outlines = None if outlines is None else outlines[kept]
         areas = None if areas is None else areas[kept]
     notes = (*taken, *read.notes, *_notes(rows, known_picture, known_class))
-    return Predictions(rows, notes, outlines, areas)
+    return Predictions(rows, notes, outlines, areas, read.text if kept.all() else None)
 
 
 def _kind(path: Path, truth: AnnotationSet) -> tuple[Path, _Reader]:

@@ -70,11 +70,13 @@ def read(file: Path, truth: AnnotationSet) -> Objects:
     """The file's objects. Raises DataError, naming the object, for anything that is no result."""
     text = read_bytes(file)
     listing = _listing(text) if text.lstrip()[:1] == b"{" else None
-    ids = _Ids(file, truth, listing or _listing_beside(file))
+    beside = _listing_beside(file) if listing is None else None
+    ids = _Ids(file, truth, listing or beside)
     objects = text if listing is None else bytes(listing.annotations)
     table = None if b'"segmentation"' in objects else records.parse(objects)
     if table is not None:
-        return Objects(ids.replaced(table))
+        as_it_is = listing is None and beside is None and b'"caption"' not in text  # pycocotools looks for that first
+        return Objects(ids.replaced(table), text=text if as_it_is else None)
     return _one_by_one(file, _list_of_objects(file, text), ids, truth)
 
 

@@ -22,13 +22,15 @@ _LARGEST = 1e300
 class Objects:
     """Detections of a file: rows (n, 7) as `evaluate_rows` takes them, -1 for an unknown picture or class.
 
-    outlines (n) and areas (n,) where masks are given; `notes` what a user must know.
+    outlines (n) and areas (n,) where masks are given; `notes` what a user must know; `text` the JSON where the file
+    is COCO's plain list already, with the data set's own ids.
     """
 
     rows: NDArray[np.float64]
     outlines: Outlines | None = None
     areas: NDArray[np.float64] | None = None
     notes: tuple[str, ...] = ()
+    text: bytes | None = None
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[float]], *notes: str) -> Objects:
