@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from . import options
+from . import options, tta
 from .exits import Exit
 
 FORMATS = ("image", "coco", "yolo", "voc", "csv", "jsonl", "crops")
@@ -15,6 +15,7 @@ Examples:
   detseg detect photos/
   detseg detect photos/ -o found --save image,coco --conf 0.4
   detseg detect cat.jpg dog.jpg --classes cat,dog --json
+  detseg detect photos/ --tta --runtime torch --tta-scales 0.8,1,1.25
   find . -name '*.jpg' | detseg detect -
 
 SOURCE is a picture, a folder (with all below it), a pattern, a .txt file with one path a line, or - for
@@ -31,6 +32,8 @@ a list on standard input. Pictures that cannot be read are named in failures.csv
 @click.option("--classes", multiple=True, help="Only these: names, or numbers from 0; several with commas.")
 @options.max_det()
 @options.agnostic_nms()
+@tta.nms_kind()
+@tta.options_of_views
 @options.imgsz()
 @options.batch()
 @options.device()

@@ -23,11 +23,12 @@ from detseg.checkpoints import Card
 from detseg.errors import DataError, DetsegError, ImageError
 from detseg.images import ImageFile, find_images
 from detseg.pipeline import Outcome, detect_files, ordered, threads
-from detseg.postprocess import Selection
+from detseg.postprocess import Selection, Views
+from detseg.postprocess.select import NMS
 from detseg.runtimes import Runtime, open_runtime
 from detseg.writers import Writers, open_writers
 
-from . import chosen_weights, run_folder
+from . import chosen_weights, run_folder, tta
 from .detect_report import Tally, counted, json_line, plain_line, tell_failures, write_failures
 from .exits import Exit
 from .journal import FILE_NAME as JOURNAL
@@ -49,6 +50,11 @@ class Request:
     classes: tuple[str, ...]
     max_det: int
     agnostic: bool
+    nms: NMS
+    tta: bool
+    tta_scales: tuple[float, ...]
+    tta_flips: str
+    tta_merge: str
     imgsz: tuple[int, int] | None
     batch: int
     device: str
@@ -76,6 +82,7 @@ class Model:
     kind: str  # "onnx" or "safetensors"
     card: Card
     selection: Selection
+    views: Views | None
 
     def side_by_side(self, device: str) -> bool:
         """Whether each call of the network keeps to one core, so that several run at once (wasting less)."""
@@ -152,8 +159,13 @@ def _model(request: Request) -> Model:
         request.weights, runtime=request.runtime, device=request.device, imgsz=request.imgsz
     )
     classes = _class_indices(request.classes, card.categories)
-    chosen = Selection(request.conf, request.iou, request.max_det, agnostic=request.agnostic, classes=classes)
-    return Model(weights, kind, card, chosen)
+    chosen = Selection(
+        request.conf, request.iou, request.max_det, agnostic=request.agnostic, classes=classes, nms=request.nms
+    )
+    views, note = tta.views(request, kind)
+    if note:
+        click.echo(f"note: {note}", err=True)
+    return Model(weights, kind, card, chosen, views)
 
 
 def _class_indices(words: tuple[str, ...], categories: Categories) -> tuple[int, ...] | None:
@@ -174,9 +186,13 @@ def _settings(request: Request, model: Model) -> dict[str, Any]:
     """What decides the results: a run goes on only with the same."""
     with model.weights.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()[:12]
-    names = ("sources", "conf", "iou", "max_det", "agnostic", "imgsz", "formats", "save_conf")
+    names = ("sources", "conf", "iou", "max_det", "agnostic", "nms", "imgsz", "formats", "save_conf")
     same = {name: getattr(request, name) for name in names}
-    return {"weights": f"{model.weights.name} {digest}", "classes": model.selection.classes} | same
+    return {
+        "weights": f"{model.weights.name} {digest}",
+        "classes": model.selection.classes,
+        "views": str(model.views),
+    } | same
 
 
 def _runtime(request: Request, model: Model) -> Runtime:
@@ -250,6 +266,7 @@ def _outcomes(bench: Bench, pictures: Iterator[ImageFile]) -> Iterator[tuple[Out
         network_threads=request.workers if bench.model.side_by_side(request.device) else 1,
         keep_images=bench.writers.needs_image,
         recipe=replace(recipe, frame_hw=request.imgsz) if request.imgsz else recipe,
+        views=bench.model.views,
     )
     for outcome in fresh:
         yield from finished()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from . import options
+from . import options, tta
 from .exits import Exit
 
 _EPILOG = """\b
@@ -18,6 +18,7 @@ Examples:
   detseg eval --predictions results/ VOC2007/ --split test --voc07
   detseg eval --predictions masks/ streets/
   detseg eval cells/ --report
+  detseg eval cells/ --tta --tta-flips all
   detseg eval --predictions new.json --compare old.json cells/
 
 DATA is a folder (VOC tree, YOLO tree, COCO JSON files, pictures and masks), a COCO .json or a YOLO data.yaml. Without
@@ -57,6 +58,9 @@ _YOLO_TASKS = ("train", "val", "test")  # what YOLO users mean by --task
 @options.conf(0.001)
 @options.iou(0.6)
 @options.max_det(100)
+@options.agnostic_nms()
+@tta.nms_kind()
+@tta.options_of_views
 @options.imgsz()
 @options.batch()
 @options.device()

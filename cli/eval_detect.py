@@ -12,11 +12,11 @@ from detseg.errors import DataError, ImageError
 from detseg.evaluation import ClassMatch, result_rows
 from detseg.images import ImageFile
 from detseg.pipeline import detect_files
-from detseg.postprocess import Selection
+from detseg.postprocess import Selection, Views
 from detseg.results import Detections
 from detseg.runtimes import open_runtime
 
-from . import chosen_weights
+from . import chosen_weights, tta
 from .eval_request import Found, Request, named
 from .progress import Progress
 
@@ -34,13 +34,22 @@ def detect(request: Request, truth: AnnotationSet) -> Found:
             f"{weights} and {request.data} have no class in common: {named(card.categories.names)} against "
             f"{named(truth.categories.names)}; measure on data with the same class names"
         )
-    selection = Selection(request.conf, request.iou, request.max_det, TOP_K, classes=tuple(i for i, _ in match.pairs))
-    detections, faults = _detections(request, truth, selection, weights, kind, card)
+    selection = Selection(
+        request.conf,
+        request.iou,
+        request.max_det,
+        TOP_K,
+        agnostic=request.agnostic,
+        classes=tuple(i for i, _ in match.pairs),
+        nms=request.nms,
+    )
+    views, note = tta.views(request, kind)
+    detections, faults = _detections(request, truth, selection, views, weights, kind, card)
     if len(faults) == len(truth):
         raise DataError(f"{request.data}: none of its pictures can be read; the first: {faults[0][1]}")
     ours = [replace(found, labels=match.to_data(found.labels)) for found in detections]
     origin = {"weights": str(weights), "model": card.model, "frame_hw": list(_recipe(request, card).frame_hw)}
-    return Found(result_rows(truth, ours), origin, _class_notes(match), faults)
+    return Found(result_rows(truth, ours), origin, (*_class_notes(match), *filter(None, [note])), faults)
 
 
 def _recipe(request: Request, card: Card) -> Any:
@@ -48,7 +57,13 @@ def _recipe(request: Request, card: Card) -> Any:
 
 
 def _detections(
-    request: Request, truth: AnnotationSet, selection: Selection, weights: Path, kind: str, card: Card
+    request: Request,
+    truth: AnnotationSet,
+    selection: Selection,
+    views: Views | None,
+    weights: Path,
+    kind: str,
+    card: Card,
 ) -> tuple[list[Detections], list[tuple[ImageFile, ImageError]]]:
     """One `Detections` for each picture, nothing in those that cannot be read, and the faults of these."""
     # as `detseg detect` does it: on a CPU several calls of the network run at once, one core each
@@ -66,6 +81,7 @@ def _detections(
             workers=request.workers,
             network_threads=request.workers if side_by_side else 1,
             recipe=_recipe(request, card),
+            views=views,
         ):
             if outcome.fault is not None:
                 faults.append((outcome.file, outcome.fault))

@@ -21,6 +21,7 @@ from . import run_folder
 if TYPE_CHECKING:
     from detseg.errors import ImageError
     from detseg.images import ImageFile
+    from detseg.postprocess.select import NMS
 
 Task = Literal["boxes", "masks", "labels"]
 
@@ -40,6 +41,12 @@ class Request:
     conf: float
     iou: float
     max_det: int
+    agnostic: bool
+    nms: NMS
+    tta: bool
+    tta_scales: tuple[float, ...]
+    tta_flips: str
+    tta_merge: str
     imgsz: tuple[int, int] | None
     batch: int
     device: str

@@ -143,7 +143,8 @@ def _measure(request: Request, truth: AnnotationSet, found: Found, kinds: tuple[
 
 def _report(request: Request, split: str | None, measured: Measured) -> dict[str, Any]:
     """metrics.json: the numbers, and all that is needed to get them again."""
-    names = ("max_det",) if request.predictions else ("conf", "iou", "max_det", "batch", "device", "runtime")
+    of_network = ("conf", "iou", "max_det", "agnostic", "nms", *_views_of(request), "batch", "device", "runtime")
+    names = ("max_det",) if request.predictions else of_network
     truth, found = measured.truth, measured.found
     return {
         "detseg": __version__,
@@ -162,6 +163,11 @@ def _report(request: Request, split: str | None, measured: Measured) -> dict[str
         "notes": list(found.notes),
         "unreadable": [{"file": str(fault.path), "cause": fault.cause} for _, fault in found.faults],
     }
+
+
+def _views_of(request: Request) -> tuple[str, ...]:
+    """The settings of test-time augmentation that count."""
+    return ("tta", "tta_scales", "tta_flips", "tta_merge") if request.tta else ("tta",)
 
 
 def _voc_report(request: Request, voc: VocMetrics) -> dict[str, Any]:

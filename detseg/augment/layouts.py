@@ -1,8 +1,12 @@
-"""How training pictures are laid into the frame: still, jittered, or four in a mosaic (YOLOv4, sec. 3.3)."""
+"""How training pictures are laid into the frame: jittered, four in a mosaic (YOLOv4, sec. 3.3), two blended.
+
+`turned` comes before any of them: a picture turned by 90 degrees is a picture of another shape, which fits any frame.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.random import Generator
@@ -24,12 +28,17 @@ def jittered(
     *,
     zoom: tuple[float, float] = (0.6, 1.5),
     squeeze: float = 0.15,
+    strength: float = 1.0,
 ) -> Sample:
-    """One picture at a random scale, aspect and place: between zoomed out with a border and cropped."""
+    """One picture at a random scale, aspect and place: between zoomed out with a border and cropped.
+
+    `strength`: how much of zoom and squeeze is used, on the scale of their logarithms; at 0 the picture is as large
+    as fits.
+    """
     frame_h, frame_w = frame_hw
     h, w = sample.image.shape[:2]
-    fit = min(frame_h / h, frame_w / w) * float(np.exp(rng.uniform(*np.log(zoom))))
-    aspect = float(np.exp(rng.uniform(-squeeze, squeeze)))
+    fit = min(frame_h / h, frame_w / w) * float(np.exp(rng.uniform(*np.log(zoom)) * strength))
+    aspect = float(np.exp(rng.uniform(-squeeze, squeeze) * strength))
     sx, sy = fit * aspect**0.5, fit / aspect**0.5
     # the slack between frame and picture, of either sign, is shared out at random
     ox, oy = rng.uniform(0, 1) * (frame_w - w * sx), rng.uniform(0, 1) * (frame_h - h * sy)
@@ -44,8 +53,15 @@ def mosaic(
     rng: Generator,
     *,
     zoom: tuple[float, float] = (0.4, 1.1),
+    strength: float = 1.0,
 ) -> Sample:
-    """Four pictures around a random centre, each at its own scale, cut where they meet."""
+    """Four pictures around a random centre, each at its own scale, cut where they meet.
+
+    `strength`: how much of the zoom about its middle is used, on the scale of its logarithm.
+    """
+    low, high = np.log(zoom)
+    reach = (high - low) / 2 * strength
+    exponents = ((low + high) / 2 - reach, (low + high) / 2 + reach)
     frame_h, frame_w = frame_hw
     cx, cy = (int(rng.uniform(0.3, 0.7) * side) for side in (frame_w, frame_h))
     windows = (
@@ -58,9 +74,32 @@ def mosaic(
     parts = []
     for sample, window in zip(samples, windows, strict=True):
         h, w = sample.image.shape[:2]
-        scale = min(frame_h / h, frame_w / w) * float(np.exp(rng.uniform(*np.log(zoom))))
+        scale = min(frame_h / h, frame_w / w) * float(np.exp(rng.uniform(*exponents)))
         # each picture touches the centre with its inner corner
         ox = cx - w * scale if window.x0 == 0 else cx
         oy = cy - h * scale if window.y0 == 0 else cy
         parts.append(lay(sample, frame, window, (scale, scale), (ox, oy)))
     return merge(frame, parts)
+
+
+def mixed(first: Sample, second: Sample, rng: Generator, *, concentration: float = 8.0) -> Sample:
+    """Two frames of one size blended, with the objects of both (Zhang et al. 2018, mixup; for detection Zhang et al.
+    2019, arXiv 1902.04103, sec. 3.1).
+
+    The share of the first is drawn from Beta(c, c): near one half, so that what can be seen of either is worth to be
+    learnt in full.
+    """
+    share = float(rng.beta(concentration, concentration))
+    blend = first.image * np.float32(share) + second.image * np.float32(1 - share)
+    return merge(np.rint(blend).astype(np.uint8), [first, second])
+
+
+def turned(sample: Sample, quarters: int) -> Sample:
+    """The picture and its boxes turned counter-clockwise by `quarters` times 90 degrees."""
+    image, boxes = sample.image, sample.boxes
+    for _ in range(quarters % 4):
+        w = image.shape[1]
+        image = np.rot90(image)
+        # what was x from the right edge is y from the top, what was y is x
+        boxes = np.stack([boxes[:, 1], w - boxes[:, 2], boxes[:, 3], w - boxes[:, 0]], axis=1)
+    return replace(sample, image=np.ascontiguousarray(image), boxes=boxes.astype(np.float32))

@@ -17,9 +17,14 @@ RECIPES = get_args(RecipeName)
 
 
 class Recipe:
-    """A named list of albumentations transforms, applied to one sample with one generator."""
+    """A named list of albumentations transforms, applied to one sample with one generator.
 
-    def __init__(self, name: RecipeName, *, flip_vertical: bool = False) -> None:
+    `hsv`: how much of the recipe's shifts of hue, saturation and brightness is used; 0: none.
+    """
+
+    def __init__(
+        self, name: RecipeName, *, flip_horizontal: bool = True, flip_vertical: bool = False, hsv: float = 1.0
+    ) -> None:
         self.name = name
         self._compose: Any = None
         if name == "none":
@@ -27,7 +32,7 @@ class Recipe:
         import albumentations as A  # 3 s to import: only where training pictures are made
 
         self._compose = A.Compose(
-            _transforms(A, name, flip_vertical),
+            [*_flips(A, flip_horizontal, flip_vertical), *_transforms(A, name, hsv)],
             bbox_params=A.BboxParams(
                 format="pascal_voc", label_fields=["rows"], min_area=0, min_visibility=0, clip=True
             ),
@@ -45,21 +50,24 @@ class Recipe:
         return Sample(out["image"], boxes, sample.labels[kept], sample.ignored[kept])
 
 
-def _transforms(A: Any, name: RecipeName, flip_vertical: bool) -> list[Any]:
-    flips = [A.HorizontalFlip(p=0.5)] + ([A.VerticalFlip(p=0.5)] if flip_vertical else [])
+def _flips(A: Any, horizontal: bool, vertical: bool) -> list[Any]:
+    return [A.HorizontalFlip(p=0.5)] * horizontal + [A.VerticalFlip(p=0.5)] * vertical
+
+
+def _transforms(A: Any, name: RecipeName, hsv: float) -> list[Any]:
     if name == "light":
-        return [*flips, A.RandomBrightnessContrast(0.15, 0.15, p=0.5)]
+        return [A.RandomBrightnessContrast(0.15 * hsv, 0.15, p=0.5)]
     colour = [
-        A.HueSaturationValue(hue_shift_limit=6, sat_shift_limit=60, val_shift_limit=40, p=0.7),
-        A.RandomBrightnessContrast(0.2, 0.2, p=0.4),
-        A.ToGray(p=0.05),
+        A.HueSaturationValue(hue_shift_limit=6 * hsv, sat_shift_limit=60 * hsv, val_shift_limit=40 * hsv, p=0.7),
+        A.RandomBrightnessContrast(0.2 * min(hsv, 1), 0.2, p=0.4),
+        A.ToGray(p=0.05 if hsv else 0.0),
     ]
     if name == "standard":
-        return [*flips, *colour]
+        return colour
     camera = [
         A.OneOf([A.GaussianBlur(blur_limit=(3, 5)), A.MotionBlur(blur_limit=5)], p=0.1),
         A.GaussNoise(std_range=(0.01, 0.05), p=0.1),
         A.ImageCompression(quality_range=(40, 90), p=0.2),
-        A.FancyPCA(alpha=0.1, p=0.2),
+        A.FancyPCA(alpha=0.1 * hsv, p=0.2),
     ]
-    return [*flips, *colour, *camera]
+    return [*colour, *camera]

@@ -19,6 +19,7 @@ Differences from the papers, each switchable in `YOLOConfig`:
   `decoding="bounded"` goes with it: a sigmoid reaches half a cell over its border, sides up to 4 times the prior.
 - `box_loss`: an IoU-type loss instead of squared errors of t_x, t_y, t_w, t_h.
 - `objectness="iou"`: the objectness learns the IoU of its box with the truth (v1 and v2 say Pr(object) * IoU).
+- `focal_gamma` > 0: objectness and classes learn by the focal loss instead of the cross entropy (v3 sec. 4 tried it).
 
 Shapes: N pictures, s scale, A priors a scale, (R, C) rows and columns of its grid, K classes, P positives, T truths
 of the batch. Boxes are xyxy pixels of the network's frame unless named `xywh` (centre and size).
@@ -28,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,7 @@ from detseg.backbones.spec import FeatureSpec
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
 from detseg.parts.box_losses import IoUKind, paired_iou
+from detseg.parts.focal_loss import binary_focal_loss
 from detseg.results import RawDetections
 
 Anchors = tuple[tuple[tuple[float, float], ...], ...]  # scale -> priors -> (w, h) pixels of the frame
@@ -46,6 +48,13 @@ Anchors = tuple[tuple[tuple[float, float], ...], ...]  # scale -> priors -> (w, 
 V2_ANCHORS: Anchors = (  # YOLOv2's clusters on VOC, 32 times their 1.32 x 1.73 ... 11.24 x 10.01 cells
     ((42.3, 55.4), (102.2, 128.3), (161.8, 259.2), (303.1, 154.9), (359.6, 320.2)),
 )
+
+_CHOICES = {
+    "decoding": ("exp", "bounded"),
+    "assignment": ("best", "neighbours"),
+    "objectness": ("iou", "one"),
+    "box_loss": get_args(IoUKind),
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,8 @@ class YOLOConfig:
     ignore_iou: float = 0.5  # "best": other boxes over this IoU are not called background, v3 sec. 2.1
     objectness: Literal["iou", "one"] = "iou"  # "one": v3 sec. 2.1
     box_loss: IoUKind = "ciou"
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.0  # a class that is there counts 1 - x / 2, the others x / 2
+    focal_gamma: float = 0.0  # 0: cross entropy; 2 in the paper of the focal loss
     box_weight: float = 5.0
     objectness_weight: float = 1.0
     class_weight: float = 1.0
@@ -77,6 +87,13 @@ class YOLOConfig:
             raise ValueError(f"{len(self.strides)} strides need as many groups of anchors, got {len(self.anchors)}")
         if len({len(group) for group in self.anchors}) != 1:
             raise ValueError("every scale needs the same number of anchors")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
+        if not self.focal_gamma >= 0:
+            raise ValueError(f"focal_gamma must not be negative, got {self.focal_gamma}")
 
 
 class YOLO(Detector):
@@ -168,12 +185,13 @@ class YOLO(Detector):
             )
             counted = self._counted(all_boxes, truths)
             counted[where] = True
-        objectness = F.binary_cross_entropy_with_logits(raw[..., 4], wanted, reduction="none")[counted].sum()
+        gamma = self.config.focal_gamma
+        objectness = binary_focal_loss(raw[..., 4], wanted, gamma)[counted].sum()
 
         smooth = self.config.label_smoothing
         classes = torch.full_like(chosen[:, 5:], smooth / 2)
         classes[torch.arange(len(chosen), device=raw.device), truths.labels[match.truth]] = 1 - smooth / 2
-        return box, objectness, F.binary_cross_entropy_with_logits(chosen[:, 5:], classes, reduction="sum")
+        return box, objectness, binary_focal_loss(chosen[:, 5:], classes, gamma).sum()
 
     def _counted(self, boxes: Tensor, truths: Truths) -> Tensor:
         """(N, A, R, C, 4) decoded boxes -> (N, A, R, C) False where background may not be claimed.
