@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from . import options
+from . import options, weights_import
 from .subcommands import SubcommandGroup
 
 _EPILOG = """\b
@@ -22,7 +22,10 @@ Examples:
 
 @click.group(cls=SubcommandGroup, epilog=_EPILOG)
 def command() -> None:
-    """List weight files and show what is in them."""
+    """List weight files, show what is in them, import those of Darknet."""
+
+
+command.add_command(weights_import.command, "import")
 
 
 @command.command("list", cls=options.Command, epilog="\b\nExample:\n  detseg weights list --json")

@@ -15,8 +15,8 @@ class ClassMatch:
     """The classes that two sides share, and those that only one of them has.
 
     `pairs`: (model's index, data set's index), in the model's order; `respelled`: (model's name, data set's
-    name) of pairs that differ in upper and lower case; `unknown`: classes of the data set that the model
-    lacks; `unused`: classes of the model that the data set lacks.
+    name) of pairs that are written in two ways; `unknown`: classes of the data set that the model lacks;
+    `unused`: classes of the model that the data set lacks.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -26,11 +26,14 @@ class ClassMatch:
 
     @classmethod
     def of(cls, model: Categories, data: Categories) -> ClassMatch:
-        """Equal names first; then names that differ in case only, where just one on either side does."""
+        """Equal names first; then those that differ in case, blanks and marks only, or in VOC's and COCO's word for it.
+
+        Only where just one on either side does.
+        """
         target = {i: data.index_of_name[name] for i, name in enumerate(model.names) if name in data.index_of_name}
         taken = set(target.values())
-        left = {i: name.casefold() for i, name in enumerate(model.names) if i not in target}
-        free = {i: name.casefold() for i, name in enumerate(data.names) if i not in taken}
+        left = {i: _bare(name) for i, name in enumerate(model.names) if i not in target}
+        free = {i: _bare(name) for i, name in enumerate(data.names) if i not in taken}
         respelled = {i: j for i, a in left.items() for j, b in free.items() if a == b}
         once = [list(left.values()), list(free.values())]
         respelled = {i: j for i, j in respelled.items() if all(names.count(left[i]) == 1 for names in once)}
@@ -49,3 +52,12 @@ class ClassMatch:
         for i, j in self.pairs:
             table[i] = j
         return table[labels]
+
+
+def _bare(name: str) -> str:
+    """What two spellings of one class have in common."""
+    letters = "".join(character for character in name.casefold() if character.isalnum()) or name
+    return _COCO_WORD.get(letters, letters)
+
+
+_COCO_WORD = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tvmonitor": "tv"}  # of VOC's
