@@ -41,6 +41,7 @@ KINDS: dict[str, Kind] = {
     "missing-picture": Kind("error", "a picture is not there", f"put it back; {_FIX}"),
     "unreadable-picture": Kind("error", "a picture cannot be read", f"replace it; {_FIX}"),
     "outside-root": Kind("error", "a name leads out of the data set", "name pictures relative to it"),
+    "outside-picture": Kind("error", "a listed picture lies outside the data set", "set `path`, or list it inside"),
     "bad-picture": Kind("error", "an entry of a picture cannot be used", f"give it an id and a file name; {_FIX}"),
     "size-mismatch": Kind("error", "a picture is not as large as its annotations say", "look at its boxes; fix scales"),
     "exif": Kind("error", "the size is that of the picture before it is turned upright", "fix turns the boxes"),
@@ -79,6 +80,7 @@ KINDS: dict[str, Kind] = {
     "outline-outside": Kind("warning", "an outline reaches out of its picture", "fix cuts it"),
     "outline-box": Kind("warning", "an outline and its box disagree", "look which is right"),
     "area": Kind("warning", "the area is not that of the outline", "fix computes it"),
+    "left-out-shapes": Kind("warning", "shapes that are no boxes or polygons are left out", "draw them as polygons"),
     "crowd-polygon": Kind("warning", "a crowd region is given as polygons", "crowds are run lengths in COCO"),
     # ---- label maps ----
     "missing-mask": Kind("error", "a picture has no label map", f"draw it; {_FIX}"),
@@ -86,6 +88,7 @@ KINDS: dict[str, Kind] = {
     "unreadable-mask": Kind("error", "a label map cannot be read", f"replace it; {_FIX}"),
     "mask-size": Kind("error", "a label map is not as large as its picture", "draw it again at the picture's size"),
     "mask-values": Kind("error", "a label map has values that are no class", "correct them; fix ignores such pixels"),
+    "unmatched-mask": Kind("warning", "masks of objects lie on no box", "give them boxes, or remove them"),
     "empty-mask": Kind("note", "label maps in which nothing counts", "nothing, if that was meant"),
 }
 

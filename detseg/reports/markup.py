@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from detseg.writers.text import readable
 
-_VOID = frozenset({"meta", "br", "img"})
+_VOID = frozenset({"meta", "br", "img", "input"})
 _OUTER = {"class_": "class", "for_": "for"}
 
 

@@ -36,13 +36,13 @@ def page(
         tag("footer", tag("p", "Written by detseg. This file holds everything it shows and loads nothing.")),
         tag("script", Html(SCRIPT)),
     )
-    return "<!doctype html>\n" + tag("html", _head(title), body, lang="en") + "\n"
+    return "<!doctype html>\n" + tag("html", head(title), body, lang="en") + "\n"
 
 
-def _head(title: str) -> Html:
-    """Nothing may be loaded or run but what stands here: style and script are named by their hashes."""
+def head(title: str, style: str = STYLE, script: str = SCRIPT) -> Html:
+    """The head of a page: nothing may be loaded or run but what it holds, style and script named by their hashes."""
     policy = (
-        f"default-src 'none'; img-src data:; style-src {_hash(STYLE)}; script-src {_hash(SCRIPT)}; "
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
     return tag(
@@ -53,7 +53,7 @@ def _head(title: str) -> Html:
         tag("meta", name="color-scheme", content="light dark"),
         tag("meta", name="referrer", content="no-referrer"),
         tag("title", title),
-        tag("style", Html(STYLE)),
+        tag("style", Html(style)),
     )
 
 

@@ -57,15 +57,15 @@ def draw(image: Picture, found: Detections, categories: Categories) -> Picture:
     best_first = found.by_score()
     rectangles = _rectangles(best_first, canvas.shape)
     for rectangle, label in reversed(list(zip(rectangles, best_first.labels.tolist(), strict=True))):
-        _draw_box(canvas, rectangle, class_colour(label), style.line)
-    placed = _Placed(canvas.shape[0], canvas.shape[1])
+        draw_box(canvas, rectangle, class_colour(label), style.line)
+    placed = Placed(canvas.shape[0], canvas.shape[1])
     labels = []
     for rectangle, (_, score, label) in zip(rectangles, best_first, strict=True):
         tile = _fitting_tile(categories.names[label], score, style.font, label, canvas.shape[1])
         if tile is not None:
             labels.append((tile, placed.find(rectangle, tile.shape)))
     for tile, spot in reversed(labels):
-        _paste(canvas, tile, spot)
+        paste(canvas, tile, spot)
     return canvas
 
 
@@ -78,7 +78,7 @@ def _rectangles(found: Detections, shape: tuple[int, ...]) -> list[Rectangle]:
     return [(*a, *b) for a, b in zip(first.tolist(), last.tolist(), strict=True)]
 
 
-def _draw_box(canvas: Picture, rectangle: Rectangle, colour: Colour, line: int) -> None:
+def draw_box(canvas: Picture, rectangle: Rectangle, colour: Colour, line: int) -> None:
     """A frame that lies inside the box, so that it is whole at the picture's edge too."""
     left, top, right, bottom = rectangle
     line = max(1, min(line, min(right - left, bottom - top) // 6))  # small objects stay visible
@@ -91,7 +91,7 @@ def _draw_box(canvas: Picture, rectangle: Rectangle, colour: Colour, line: int) 
         canvas[edge] = colour
 
 
-class _Placed:
+class Placed:
     """Where labels are already, so that the next one finds a free place."""
 
     def __init__(self, h: int, w: int) -> None:
@@ -118,7 +118,7 @@ class _Placed:
         )
 
 
-def _paste(canvas: Picture, tile: Picture, spot: tuple[int, int]) -> None:
+def paste(canvas: Picture, tile: Picture, spot: tuple[int, int]) -> None:
     x, y = spot
     window = canvas[y : y + tile.shape[0], x : x + tile.shape[1]]
     window[:] = tile[: window.shape[0], : window.shape[1]]
@@ -128,14 +128,14 @@ def _fitting_tile(name: str, score: float, size: int, label: int, width: int) ->
     """The label with as much text as the picture is wide enough for; None when not even a part fits."""
     name = " ".join(readable(name).split())
     for text in (f"{name} {score:.2f}", name, name[:4], name[:1]):
-        tile = _tile(text, size, class_colour(label))
+        tile = label_tile(text, size, class_colour(label))
         if tile.shape[1] <= width:
             return tile
     return None
 
 
 @lru_cache(maxsize=2048)
-def _tile(text: str, size: int, colour: Colour) -> Picture:
+def label_tile(text: str, size: int, colour: Colour) -> Picture:
     """(h, w, 3) the text on a ground of `colour`, in black or white, whichever stands out more."""
     font = _font(size)
     ascent, descent = font.getmetrics() if hasattr(font, "getmetrics") else (size, size // 4)

@@ -28,31 +28,9 @@ def found_in(folder: Path, notes: bool = False) -> Planted:
     }
 
 
-def write_masks(folder: Path) -> Path:
-    """A mask folder of the sample's pictures, their boxes painted; classes.txt names background and void."""
-    sample = write_sample(folder / "boxes", images=10, seed=3)
-    for split in ("train", "val"):
-        content = json.loads((sample / "annotations" / f"instances_{split}.json").read_text())
-        for picture in content["images"]:
-            mask = np.zeros((picture["height"], picture["width"]), np.uint8)
-            for a in content["annotations"]:
-                if a["image_id"] == picture["id"]:
-                    x, y, w, h = map(int, a["bbox"])
-                    mask[y : y + h, x : x + w] = a["category_id"]
-            mask[0, 0] = 4
-            place = folder / "masks" / "masks" / split / Path(picture["file_name"]).with_suffix(".png")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(mask).save(place)
-            image = folder / "masks" / "images" / split / picture["file_name"]
-            image.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(sample / "images" / picture["file_name"], image)
-    (folder / "masks" / "classes.txt").write_text("background\ncircle\nsquare\ntriangle\nvoid\n")
-    return folder / "masks"
-
-
 @pytest.mark.parametrize("format", ["coco", "voc", "yolo", "masks"])
 def test_a_clean_set_has_no_error_and_no_warning(format: str, tmp_path: Path) -> None:
-    folder = write_masks(tmp_path) if format == "masks" else write_sample(tmp_path / "s", format=format, images=60)  # type: ignore[arg-type]
+    folder = write_sample(tmp_path / "s", format=format, images=60)  # type: ignore[arg-type]
     assert found_in(folder) == set()
 
 
@@ -207,6 +185,8 @@ def plant_in_annotations(coco: Coco) -> Planted:
 
 def test_planted_in_voc(tmp_path: Path) -> None:
     root = write_sample(tmp_path / "voc", format="voc", images=40, seed=2)
+    for folder in ("SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"):  # boxes alone; masks are below
+        shutil.rmtree(root / folder)
     lists = root / "ImageSets" / "Main"
     pages = [root / "Annotations" / f"{s}.xml" for s in (lists / "train.txt").read_text().split()]
     full = iter([page for page in pages if "<object>" in page.read_text()])
@@ -283,7 +263,7 @@ def test_planted_in_yolo(tmp_path: Path) -> None:
 
 
 def test_planted_in_masks(tmp_path: Path) -> None:
-    root = write_masks(tmp_path)
+    root = write_sample(tmp_path / "masks", format="masks", images=10)
     masks = sorted((root / "masks" / "train").iterdir())
     pixels = np.asarray(Image.open(masks[0])).copy()
     pixels[5:8, 5:8] = 77
@@ -299,3 +279,12 @@ def test_planted_in_masks(tmp_path: Path) -> None:
         ("unreadable-mask", masks[3].name, None),
         ("stray-mask", "lonely.png", None),
     }
+
+
+def test_planted_in_the_masks_of_a_voc_tree(tmp_path: Path) -> None:
+    root = write_sample(tmp_path / "voc", format="voc", images=20)
+    masks = sorted((root / "SegmentationClass").iterdir())
+    pixels = np.asarray(Image.open(masks[0])).copy()
+    pixels[5:8, 5:8] = 77
+    Image.fromarray(pixels).save(masks[0])
+    assert found_in(root) == {("mask-values", masks[0].name, None)}
