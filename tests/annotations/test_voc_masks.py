@@ -145,7 +145,6 @@ def test_boxes_that_rounding_would_lose_are_kept(tmp_path: Path) -> None:
         b'<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>',
         '<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>'.encode("utf-16"),
         b'<?xml version="1.0" encoding="cp037"?>' + '<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>'.encode("cp037"),
-        b'<?xml version="1.0"' + b" " * 5000 + b'encoding="cp037"?>' + '<!DOCTYPE a [<!ENTITY x "y">]>'.encode("cp037"),
     ],
 )
 def test_no_entity_is_ever_declared(data: bytes) -> None:
