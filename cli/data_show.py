@@ -57,8 +57,8 @@ def command(
 ) -> Exit:
     """Pictures of a data set with their boxes, outlines and label maps, as a page and as a contact sheet.
 
-    Pictures are drawn by chance, first one of every class, the rare ones before others. On the page those of one class can be chosen; ignored
-    objects (crowd, difficult) are dashed.
+    Pictures are drawn by chance, first one of every class, the rare ones before others. On the page those of one
+    class can be chosen; ignored objects (crowd, difficult) are dashed.
     """
     from detseg import files
     from detseg.reports.truth import About, truth_page

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detseg.annotations import AnnotationSet, find_format
+from detseg.annotations.semantic import SemanticSet
 from detseg.checks.finding import Findings, Report
 from detseg.checks.maps import check_maps, look_at_maps
 from detseg.checks.objects import check_classes, check_empty, check_objects
@@ -19,6 +21,7 @@ from detseg.checks.survey import survey
 from detseg.checks.trees import check_tree
 
 Counts = NDArray[np.int64]  # (K,)
+S = TypeVar("S", AnnotationSet, SemanticSet)
 OnProgress = Callable[[int, int], None]  # (files done, files in all)
 
 
@@ -42,7 +45,8 @@ def check(
     pictures = [_pictures(part) for part in parts]
     paths = list(dict.fromkeys(p for part in pictures for p in part.paths))
     maps = [part for part in parts if part.maps is not None]
-    count = _Count(len(paths) + sum(len(part.maps or ()) for part in maps), on_progress)
+    mapped = {part.maps.image_path(i) for part in maps if part.maps for i in range(len(part.maps))}
+    count = _Count(len(paths) + len(mapped), on_progress)
     facts = survey(paths, decode=decode, workers=workers, on_picture=count.advance)
     for part in pictures:
         check_files(part, facts, found)
@@ -57,7 +61,7 @@ def check(
         splits=tuple(part.split for part in parts if part.split),
         pictures=len(paths),
         objects=_objects(parts),
-        label_maps=len({name for part in maps if part.maps for name in part.maps.image_files}),
+        label_maps=len(mapped),
         decoded=decode,
         findings=found.sorted(),
     )
@@ -100,21 +104,19 @@ def _content(truth: AnnotationSet, image: int) -> str:
 
 def _check_parts(parts: Sequence[Part], path: Path, workers: int, count: _Count, found: Findings) -> None:
     """Objects and label maps of every picture once, however many splits it is in."""
-    done: set[str] = set()
+    done: set[Path] = set()
+    mapped: set[Path] = set()
     used: dict[tuple[str, ...], Counts] = {}
     for part in parts:
-        new = np.array([i for i, name in enumerate(part.pictures.image_files) if name not in done], np.int64)
-        done |= set(part.pictures.image_files)
         if part.truth is not None:
-            check_objects(part.truth.subset(new), part.split, part.source, found)
+            check_objects(_not_in(part.truth, done), part.split, part.source, found)
             check_empty(part.truth, part.split, part.source, found)
-            _use(
-                used, part.truth.categories.names, np.bincount(part.truth.labels, minlength=len(part.truth.categories))
-            )
+            names = part.truth.categories.names
+            _use(used, names, np.bincount(part.truth.labels, minlength=len(names)))
         if part.maps is not None:
-            facts = look_at_maps(part.maps, workers=workers, on_map=count.advance)
-            check_maps(part.maps, facts, part.split, part.source, found)
-            pixels = np.sum([fact.pixels for fact in facts], axis=0)
+            facts = look_at_maps(_not_in(part.maps, mapped), workers=workers, on_map=count.advance)
+            check_maps(facts, part.split, part.source, found)
+            pixels = sum((fact.pixels for fact in facts), np.zeros(len(part.maps.categories), np.int64))
             if part.truth is None:
                 _use(used, part.maps.categories.names, pixels)
     for part in parts:
@@ -146,11 +148,11 @@ def _check_same_classes(parts: Sequence[Part], found: Findings) -> None:
         )
 
 
-def _not_in(truth: AnnotationSet, done: set[Path]) -> AnnotationSet:
+def _not_in(pictures: S, done: set[Path]) -> S:
     """The pictures that are not yet `done`; now they are."""
-    new = [i for i in range(len(truth)) if truth.image_path(i) not in done]
-    done |= {truth.image_path(i) for i in new}
-    return truth if len(new) == len(truth) else truth.subset(np.array(new, np.int64))
+    new = [i for i in range(len(pictures)) if pictures.image_path(i) not in done]
+    done |= {pictures.image_path(i) for i in new}
+    return pictures if len(new) == len(pictures) else pictures.subset(np.array(new, np.int64))
 
 
 def _objects(parts: Sequence[Part]) -> int:

@@ -84,6 +84,7 @@ KINDS: dict[str, Kind] = {
     "crowd-polygon": Kind("warning", "a crowd region is given as polygons", "crowds are run lengths in COCO"),
     # ---- label maps ----
     "missing-mask": Kind("error", "a picture has no label map", f"draw it; {_FIX}"),
+    "unmasked-picture": Kind("note", "pictures of a VOC tree have no label map", "nothing, if that was meant"),
     "stray-mask": Kind("warning", "a label map has no picture", "put the picture back, or remove it"),
     "unreadable-mask": Kind("error", "a label map cannot be read", f"replace it; {_FIX}"),
     "mask-size": Kind("error", "a label map is not as large as its picture", "draw it again at the picture's size"),

@@ -37,7 +37,7 @@ def look_at_maps(maps: SemanticSet, *, workers: int = 4, on_map: Callable[[], No
     return facts
 
 
-def check_maps(maps: SemanticSet, facts: list[MapFacts], split: str | None, source: str, found: Findings) -> None:
+def check_maps(facts: list[MapFacts], split: str | None, source: str, found: Findings) -> None:
     """Records what the masks of one part tell."""
     for fact in facts:
         for kind, message in fact.faults:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,10 @@ def load_parts(path: Path, split: str | None, found: Findings) -> list[Part]:
     set, or no such split.
     """
     names = splits(path)
-    wanted: Sequence[str | None] = [split] if split is not None else names or [None]
-    parts = [part for name in wanted if (part := _load(path, name, found)) is not None]
     if split is None and names and find_format(path) == "voc":
-        parts += _unlisted(path, parts, found)
-    return parts
+        return _load_tree(path, names, found)
+    wanted: Sequence[str | None] = [split] if split is not None else names or [None]
+    return [part for name in wanted if (part := _load(path, name, found)) is not None]
 
 
 def has_own_maps(maps: SemanticSet) -> bool:
@@ -55,7 +54,7 @@ def has_own_maps(maps: SemanticSet) -> bool:
     return isinstance(maps.source, MaskFiles)
 
 
-def _load(path: Path, split: str | None, found: Findings) -> Part | None:
+def _load(path: Path, split: str | None, found: Findings, *, with_maps: bool = True) -> Part | None:
     truth, maps = None, None
     source = str(_source(path, split))
     format = find_format(path)
@@ -67,7 +66,7 @@ def _load(path: Path, split: str | None, found: Findings) -> Part | None:
             _check_split(path, split)
             found.add("unreadable-part", source, _without(str(error), source), split=split)
             return None
-    if format in ("masks", "voc"):
+    if format in ("masks", "voc") and with_maps:
         maps = _load_maps(path, split, source, found, needed=truth is None)
     return None if truth is None and maps is None else Part(split, source, truth, maps)
 
@@ -82,7 +81,9 @@ def _load_maps(path: Path, split: str | None, source: str, found: Findings, need
         return None
     if not has_own_maps(maps):
         return None
-    found.add_faults(maps.faults, split)
+    # a VOC tree has masks for some of its pictures, by design
+    told = [replace(f, kind="unmasked-picture") if f.kind == "missing-mask" and not needed else f for f in maps.faults]
+    found.add_faults(told, split)
     return maps
 
 
@@ -111,22 +112,24 @@ def _without(message: str, source: str) -> str:
     return message.removeprefix(f"{source}: ")
 
 
-def _unlisted(path: Path, parts: Sequence[Part], found: Findings) -> Iterator[Part]:
-    """The pictures of a tree that no split lists."""
+def _load_tree(path: Path, names: Sequence[str], found: Findings) -> list[Part]:
+    """The lists of a VOC tree, and what is in none of them; its masks are looked for once."""
     whole = _load(path, None, found)
+    parts = [part for name in names if (part := _load(path, name, found, with_maps=False)) is not None]
     if whole is None:
-        return
+        return parts
     listed = {name for part in parts for name in part.pictures.image_files}
     for name in sorted({*whole.pictures.image_files} - listed):
         found.add("unlisted-picture", path / name, "it has annotations, but no split lists it")
-    truth, maps = (_rest(s, listed) for s in (whole.truth, whole.maps))
-    if truth is not None or maps is not None:
-        yield Part(None, whole.source, truth, maps)
+    with_masks = [replace(part, maps=_with(whole.maps, {*part.pictures.image_files})) for part in parts]
+    rest = {*whole.pictures.image_files} - listed
+    truth, maps = (_with(pictures, rest) for pictures in (whole.truth, whole.maps))
+    return with_masks if truth is None and maps is None else [*with_masks, Part(None, whole.source, truth, maps)]
 
 
-def _rest(pictures: Any, listed: set[str]) -> Any:
-    """The pictures of a set that are not listed; None where all are."""
+def _with(pictures: Any, names: set[str]) -> Any:
+    """The pictures of a set that have one of the names; None where none has."""
     if pictures is None:
         return None
-    rest = [i for i, name in enumerate(pictures.image_files) if name not in listed]
-    return pictures.subset(np.array(rest, np.int64)) if rest else None
+    mine = [i for i, name in enumerate(pictures.image_files) if name in names]
+    return pictures.subset(np.array(mine, np.int64)) if mine else None

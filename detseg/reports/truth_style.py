@@ -33,7 +33,8 @@ figure.large{column-span:all}
 figure svg{display:block;width:100%;height:auto;max-height:75vh;border-radius:6px;background:#808890;cursor:zoom-in}
 figure.large svg{max-height:90vh;cursor:zoom-out}
 figcaption{font-size:.86rem;margin-top:4px;overflow-wrap:anywhere}
-.thing rect,.thing .under{fill:none}.thing rect,.thing path{stroke-width:2;vector-effect:non-scaling-stroke;stroke-linejoin:round}
+.thing rect,.thing .under{fill:none}
+.thing rect,.thing path{stroke-width:2;vector-effect:non-scaling-stroke;stroke-linejoin:round}
 .thing .under{stroke:#000;stroke-opacity:.5;stroke-width:4}
 .thing .fill{fill-opacity:.26;fill-rule:evenodd}
 .thing:hover .fill{fill-opacity:.5}
