@@ -90,4 +90,4 @@ def _shows(view: View, objects: NDArray[np.float32], least: float) -> bool:
 
 def _centres_inside(boxes: NDArray[np.float32], view: View) -> NDArray[np.bool_]:
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    return ((centres > view[:2]) & (centres < view[2:])).all(axis=1)
+    return np.asarray(((centres > view[:2]) & (centres < view[2:])).all(axis=1))

@@ -23,7 +23,8 @@ class Entry:
     """A model one can train: `module` holds `build`, `config_from_json`, `configure`.
 
     `options` make it what it is; `backbone` and `training`, settings of a run where this model departs from the usual
-    ones, are only what is taken when nobody says otherwise.
+    ones, are only what is taken when nobody says otherwise. `structure` are the settings that a checkpoint decides
+    when training starts from it.
     """
 
     name: str
@@ -34,9 +35,16 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)
     backbone: str = "efficientnet_lite0"
     training: Mapping[str, Any] = field(default_factory=dict)
+    structure: tuple[str, ...] = ()
 
 
 _PAPER_YOLO = {"decoding": "exp", "assignment": "best", "objectness": "one", "box_loss": "iou"}
+# conv8_2 and on: channels inside and out, kernel, stride, padding (SSD, fig. 2; SSD512: footnote of sec. 3.3)
+_SSD300_EXTRAS = ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0))
+_SSD512_EXTRAS = ((256, 512, 3, 2, 1), *(((128, 256, 3, 2, 1),) * 3), (128, 256, 4, 1, 1))
+_ON_VGG = {"vgg": True, "norm": False, "strides": (8, 16)}
+_SSD_TRAINING = {"fit": "stretch", "layout": "patches", "mosaic": 0.0, "multi_scale": 0.0}  # SSD, sec. 2.2 and 3.6
+_SSD_STRUCTURE = ("strides", "extras", "scales", "aspect_ratios", "steps", "sizes", "reduced_tail")
 _ENTRIES = (
     Entry("yolo", "yolo", "YOLOv3 (2018)", "three scales, tuned for CPUs: the default", 320),
     Entry(
@@ -54,6 +62,75 @@ _ENTRIES = (
         "one scale, assignment and decoding of the paper, objectness learns the IoU",
         416,
         {**_PAPER_YOLO, "objectness": "iou", "strides": (32,), "anchors_per_scale": 5},
+    ),
+    Entry(
+        "ssd",
+        "ssd",
+        "SSD (2016)",
+        "any backbone, default boxes from the data",
+        320,
+        {"clusters": 9},
+        training=_SSD_TRAINING,
+        structure=_SSD_STRUCTURE,
+    ),
+    Entry(
+        "ssdlite",
+        "ssd",
+        "MobileNetV2 (2018)",
+        "SSD with separable layers, on MobileNetV3 or any backbone",
+        320,
+        {
+            "lite": True,
+            "strides": (16, 32),
+            "extras": ((256, 512), (128, 256), (128, 256), (64, 128)),
+            "scales": (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0),
+            "aspect_ratios": ((2, 3),) * 6,
+        },
+        backbone="mobilenet_v3_large",
+        training=_SSD_TRAINING,
+        structure=_SSD_STRUCTURE,
+    ),
+    Entry(
+        "ssd300",
+        "ssd",
+        "SSD (2016)",
+        "as in the paper on VGG16, the boxes of COCO",
+        300,
+        {
+            **_ON_VGG,
+            "extras": _SSD300_EXTRAS,
+            "scales": (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05),  # sec. 3.4
+            "steps": (8, 16, 32, 64, 100, 300),
+        },
+        backbone="vgg16",
+        training=_SSD_TRAINING,
+        structure=_SSD_STRUCTURE,
+    ),
+    Entry(
+        "ssd512",
+        "ssd",
+        "SSD (2016)",
+        "as in the paper on VGG16 with one map more",
+        512,
+        {
+            **_ON_VGG,
+            "extras": _SSD512_EXTRAS,
+            "scales": (0.04, 0.1, 0.26, 0.42, 0.58, 0.74, 0.9, 1.06),  # sec. 3.4
+            "aspect_ratios": ((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
+        },
+        backbone="vgg16",
+        training=_SSD_TRAINING,
+        structure=_SSD_STRUCTURE,
+    ),
+    Entry(
+        "darknet",
+        "darknet",
+        "YOLOv3 (2018)",
+        "any network of a Darknet cfg, imported or new; YOLOv3-tiny where none is named",
+        416,
+        backbone="its own",
+        structure=("sections",),
+        training={"fit": "stretch", "backbone_weights": None, "freeze_stages": 0, "freeze_bn": False},
     ),
 )
 CATALOG = {entry.name: entry for entry in _ENTRIES}
