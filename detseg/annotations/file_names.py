@@ -10,15 +10,25 @@ from numpy.typing import NDArray
 
 
 class FileNames(Sequence[str]):
-    """A sequence of strings that is read like a tuple of them. pool: their UTF-8; ends (N,): where each ends in it."""
+    """A sequence of N strings that is read like a tuple of them.
+
+    pool: their UTF-8 (surrogates escaped) as bytes; ends (N + 1,): 0, then where each of them ends in the pool.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         coded = [name.encode("utf-8", "surrogateescape") for name in names]
-        self._pool = np.frombuffer(b"".join(coded), np.uint8)
-        self._ends: NDArray[np.int64] = np.cumsum([0, *map(len, coded)], dtype=np.int64)
+        self.pool = np.frombuffer(b"".join(coded), np.uint8)
+        self.ends: NDArray[np.int64] = np.cumsum([0, *map(len, coded)], dtype=np.int64)
+
+    @classmethod
+    def of_pool(cls, pool: NDArray[np.uint8], ends: NDArray[np.int64]) -> FileNames:
+        """From the arrays of another one."""
+        names = cls(())
+        names.pool, names.ends = pool, ends
+        return names
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self.ends) - 1
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -31,7 +41,7 @@ class FileNames(Sequence[str]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"there are {len(self)} names, {index} is not one of them")
         place = index % len(self)
-        return self._pool[self._ends[place] : self._ends[place + 1]].tobytes().decode("utf-8", "surrogateescape")
+        return self.pool[self.ends[place] : self.ends[place + 1]].tobytes().decode("utf-8", "surrogateescape")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and not isinstance(other, str) and tuple(self) == tuple(other)

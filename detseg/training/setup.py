@@ -25,6 +25,7 @@ from detseg.detectors.contract import Detector
 from detseg.errors import DataError
 from detseg.preprocess import Preprocess
 from detseg.training.config import TrainConfig
+from detseg.training.shared_truth import share
 
 Downloads = Callable[[int, int | None], None]
 
