@@ -109,7 +109,7 @@ def write_mask(file: Path, numbers: NDArray[np.uint8], palette: NDArray[np.uint8
     """Writes (h, w) numbers as a palette PNG, in one step; palette (256, 3)."""
     from detseg import files
 
-    picture = Image.fromarray(numbers)
+    picture = Image.fromarray(np.ascontiguousarray(numbers))
     picture.putpalette(palette.astype(np.uint8).ravel().tolist())
     with files.replacing(file) as temporary:
         picture.save(temporary, "PNG", optimize=False, compress_level=6)

@@ -8,6 +8,7 @@ a bridge has no area, and what lies inside an odd number of borders is inside.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,12 +26,19 @@ _AS_GOOD = 0.99  # IoU below which joined polygons were overlapping, and the mas
 
 def rings_of_mask(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     """(h, w) -> the borders of its parts (8-connected) and of their holes, along pixel edges."""
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(ys):
+    return rings_of_places(np.flatnonzero(mask.T), mask.shape[0])
+
+
+def rings_of_places(places: NDArray[np.integer], h: int) -> list[NDArray[np.float64]]:
+    """The same of pixels counted column by column in a picture `h` high, as run lengths have them."""
+    if not len(places):
         return []
-    part = mask[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+    xs, ys = places // h, places % h
+    x, y = int(xs.min()), int(ys.min())
+    part = np.zeros((int(ys.max()) - y + 1, int(xs.max()) - x + 1), np.bool_)
+    part[ys - y, xs - x] = True
     contours, _ = cv2.findContours(_closed_double(part), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    return [_with_corners(c[:, 0].astype(np.int64)) / 2 + (xs[0], ys[0]) for c in contours]
+    return [_with_corners(c[:, 0].astype(np.int64)) / 2 + (x, y) for c in contours]
 
 
 def joined(rings: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -45,14 +53,14 @@ def joined(rings: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 def one_ring(outline: Segmentation, hw: tuple[int, int]) -> NDArray[np.float64]:
     """The outline as one ring. Empty, (0, 2), for an empty mask. Raises ValueError where it cannot be drawn."""
     if not isinstance(outline, list):
-        return _traced(run_lengths.decode(rle_of(outline, hw)))
+        return _traced(rle_of(outline, hw))
     rings = [np.asarray(ring, np.float64).reshape(-1, 2) for ring in outline]
     if len(rings) == 1:
         return rings[0]
     whole, ring = rle_of(outline, hw), joined(rings)
     again = coco_mask.frPyObjects([ring.ravel().tolist()], *hw)
     alike = coco_mask.iou(again, [whole], [0])[0, 0] >= _AS_GOOD
-    return ring if alike else _traced(run_lengths.decode(whole))
+    return ring if alike else _traced(whole)
 
 
 def losses_of(ring: NDArray[np.float64], box: NDArray[np.float64], outline: Segmentation) -> list[NotKept]:
@@ -66,8 +74,8 @@ def losses_of(ring: NDArray[np.float64], box: NDArray[np.float64], outline: Segm
     return found
 
 
-def _traced(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    rings = rings_of_mask(mask)
+def _traced(rle: dict[str, Any]) -> NDArray[np.float64]:
+    rings = rings_of_places(run_lengths.places(rle), rle["size"][0])
     return joined(rings) if rings else np.zeros((0, 2))
 
 

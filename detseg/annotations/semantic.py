@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from detseg.annotations.categories import Categories
 from detseg.annotations.dataset import AnnotationSet, Fault
 from detseg.errors import DataError
+from detseg.geometry import rle as run_lengths
 
 IGNORE = 255  # the value of pixels that are counted neither way
 MAX_CLASSES = 255
@@ -91,17 +92,17 @@ class Painted:
         hw = (int(truth.image_hw[image, 0]), int(truth.image_hw[image, 1]))
         if min(hw) < 1:
             raise DataError(f"{truth.image_path(image)}: its size is unknown, so that no label map can be drawn")
-        drawn = np.zeros(hw, np.uint8)
+        drawn = np.zeros(hw[::-1], np.uint8).T  # column by column, as run lengths go
         rows = np.arange(truth.starts[image], truth.starts[image + 1])
         first_ignored = np.lexsort((-truth.areas[rows], ~truth.ignored[rows]))
         for row in rows[first_ignored].tolist():
             value = IGNORE if truth.ignored[row] else int(truth.labels[row]) + 1
             if truth.outlines.has[row]:
-                drawn[truth.outlines.mask(row, hw)] = value
+                drawn.T.reshape(-1)[run_lengths.places(truth.outlines.rle(row, hw))] = value
             else:
                 x1, y1, x2, y2 = np.rint(truth.boxes[row]).astype(int).tolist()
                 drawn[y1:y2, x1:x2] = value
-        return drawn
+        return np.ascontiguousarray(drawn)
 
     def subset(self, images: NDArray[np.int64]) -> Painted:
         """See `MapSource.subset`."""

@@ -16,6 +16,7 @@ from detseg.annotations.mask_files import voc_palette, write_mask
 from detseg.annotations.not_kept import NotKept
 from detseg.annotations.semantic import IGNORE
 from detseg.errors import DataError
+from detseg.geometry import rle as run_lengths
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
@@ -113,23 +114,23 @@ def _hw(annotations: AnnotationSet, image: int) -> tuple[int, int]:
 def _write_masks(annotations: AnnotationSet, image: int, root: Path, stem: str) -> list[NotKept]:
     hw = _hw(annotations, image)
     rows = annotations.rows(image)
-    objects, classes = np.zeros(hw, np.uint8), np.zeros(hw, np.uint8)
+    objects, classes = np.zeros(hw[0] * hw[1], np.uint8), np.zeros(hw[0] * hw[1], np.uint8)  # column by column
     areas, ignored = annotations.areas[rows], annotations.ignored[rows]
     whole: dict[int, int] = {}
     for place in np.lexsort((-areas, ~ignored)).tolist():
         row = rows.start + place
         if place >= _MOST or not annotations.outlines.has[row]:
             continue
-        mask = annotations.outlines.mask(row, hw)
-        objects[mask] = place + 1
-        classes[mask] = IGNORE if ignored[place] else int(annotations.labels[row]) + 1
-        whole[place] = int(mask.sum())
-    shown = np.bincount(objects.ravel(), minlength=IGNORE)
-    hidden = sum(shown[place + 1] < pixels for place, pixels in whole.items())
+        pixels = run_lengths.places(annotations.outlines.rle(row, hw))
+        objects[pixels] = place + 1
+        classes[pixels] = IGNORE if ignored[place] else int(annotations.labels[row]) + 1
+        whole[place] = len(pixels)
+    shown = np.bincount(objects, minlength=IGNORE)
+    hidden = sum(shown[place + 1] < count for place, count in whole.items())
     bare = int(annotations.outlines.has[rows].sum()) - len(whole)
     palette = voc_palette()
-    write_mask(root / "SegmentationObject" / f"{stem}.png", objects, palette)
-    write_mask(root / "SegmentationClass" / f"{stem}.png", classes, palette)
+    write_mask(root / "SegmentationObject" / f"{stem}.png", objects.reshape(hw[::-1]).T, palette)
+    write_mask(root / "SegmentationClass" / f"{stem}.png", classes.reshape(hw[::-1]).T, palette)
     return [
         NotKept("hidden", hidden, "outlines lose the pixels that other objects cover: one object a pixel"),
         NotKept("outlines", bare, f"outlines are left out: a mask tells {_MOST} objects apart"),

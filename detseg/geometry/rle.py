@@ -69,3 +69,16 @@ def box(rle: dict[str, Any]) -> tuple[float, float, float, float]:
     """xyxy of the pixels of a checked {"size", "counts"}; zeros where there are none."""
     x, y, w, h = coco_mask.toBbox(rle).tolist()
     return x, y, x + w, y + h
+
+
+def places(rle: dict[str, Any]) -> NDArray[np.int64]:
+    """(P,) where the pixels of a checked {"size", "counts": bytes} are, counted column by column, sorted.
+
+    Much less work than the whole mask where a small object lies in a large picture.
+    """
+    runs = runs_of_text(rle["counts"])
+    ends = np.cumsum(runs)
+    lengths = runs[1::2]
+    first = ends[1::2] - lengths
+    shift = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(first - shift, lengths)
