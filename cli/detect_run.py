@@ -50,7 +50,7 @@ class Request:
     classes: tuple[str, ...]
     max_det: int
     agnostic: bool
-    nms: NMS
+    nms: NMS | None
     tta: bool
     tta_scales: tuple[float, ...]
     tta_flips: str
@@ -159,8 +159,9 @@ def _model(request: Request) -> Model:
         request.weights, runtime=request.runtime, device=request.device, imgsz=request.imgsz
     )
     classes = _class_indices(request.classes, card.categories)
+    kind_of_nms = tta.suppression(request)
     chosen = Selection(
-        request.conf, request.iou, request.max_det, agnostic=request.agnostic, classes=classes, nms=request.nms
+        request.conf, request.iou, request.max_det, agnostic=request.agnostic, classes=classes, nms=kind_of_nms
     )
     views, note = tta.views(request, kind)
     if note:
@@ -186,13 +187,10 @@ def _settings(request: Request, model: Model) -> dict[str, Any]:
     """What decides the results: a run goes on only with the same."""
     with model.weights.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()[:12]
-    names = ("sources", "conf", "iou", "max_det", "agnostic", "nms", "imgsz", "formats", "save_conf")
+    names = ("sources", "conf", "iou", "max_det", "agnostic", "imgsz", "formats", "save_conf")
     same = {name: getattr(request, name) for name in names}
-    return {
-        "weights": f"{model.weights.name} {digest}",
-        "classes": model.selection.classes,
-        "views": str(model.views),
-    } | same
+    chosen = {"classes": model.selection.classes, "nms": model.selection.nms, "views": str(model.views)}
+    return {"weights": f"{model.weights.name} {digest}"} | chosen | same
 
 
 def _runtime(request: Request, model: Model) -> Runtime:

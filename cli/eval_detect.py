@@ -41,7 +41,7 @@ def detect(request: Request, truth: AnnotationSet) -> Found:
         TOP_K,
         agnostic=request.agnostic,
         classes=tuple(i for i, _ in match.pairs),
-        nms=request.nms,
+        nms=tta.suppression(request),
     )
     views, note = tta.views(request, kind)
     detections, faults = _detections(request, truth, selection, views, weights, kind, card)

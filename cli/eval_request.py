@@ -42,7 +42,7 @@ class Request:
     iou: float
     max_det: int
     agnostic: bool
-    nms: NMS
+    nms: NMS | None
     tta: bool
     tta_scales: tuple[float, ...]
     tta_flips: str

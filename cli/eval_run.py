@@ -18,7 +18,7 @@ from detseg.annotations.split_names import canonical
 from detseg.errors import DataError
 from detseg.evaluation import DetectionMetrics, Kind, VocMetrics
 
-from . import eval_tables
+from . import eval_tables, tta
 from .eval_request import Found, Measured, Request, open_folder
 from .exits import Exit
 from .tables import printable
@@ -143,8 +143,6 @@ def _measure(request: Request, truth: AnnotationSet, found: Found, kinds: tuple[
 
 def _report(request: Request, split: str | None, measured: Measured) -> dict[str, Any]:
     """metrics.json: the numbers, and all that is needed to get them again."""
-    of_network = ("conf", "iou", "max_det", "agnostic", "nms", *_views_of(request), "batch", "device", "runtime")
-    names = ("max_det",) if request.predictions else of_network
     truth, found = measured.truth, measured.found
     return {
         "detseg": __version__,
@@ -157,7 +155,7 @@ def _report(request: Request, split: str | None, measured: Measured) -> dict[str
             "limit": request.limit,
             "fingerprint": truth.fingerprint(),
         },
-        "settings": {name: getattr(request, name) for name in names},
+        "settings": _settings(request),
         **{eval_tables.SECTIONS[kind]: metrics.to_json() for kind, metrics in measured.metrics.items()},
         **({"voc": _voc_report(request, measured.voc)} if measured.voc else {}),
         "notes": list(found.notes),
@@ -165,9 +163,13 @@ def _report(request: Request, split: str | None, measured: Measured) -> dict[str
     }
 
 
-def _views_of(request: Request) -> tuple[str, ...]:
-    """The settings of test-time augmentation that count."""
-    return ("tta", "tta_scales", "tta_flips", "tta_merge") if request.tta else ("tta",)
+def _settings(request: Request) -> dict[str, Any]:
+    """What decides the numbers."""
+    if request.predictions:
+        return {"max_det": request.max_det}
+    views = ("tta", "tta_scales", "tta_flips", "tta_merge") if request.tta else ("tta",)
+    names = ("conf", "iou", "max_det", "agnostic", *views, "batch", "device", "runtime")
+    return {"nms": tta.suppression(request)} | {name: getattr(request, name) for name in names}
 
 
 def _voc_report(request: Request, voc: VocMetrics) -> dict[str, Any]:

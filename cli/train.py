@@ -44,7 +44,7 @@ def _setting(*names: str, type: Any, help: str, aliases: tuple[str, ...] = ()) -
 
 _UNIT = click.FloatRange(0, 1)
 _SETTINGS = (
-    _setting("-m", "--model", type=str, help="Model of `detseg models`.  [default: yolo]"),
+    _setting("-m", "--model", type=str, help="Model of `detseg models`.  [default: that of --weights, else yolo]"),
     _setting("--split", type=str, help="Pictures to train on.  [default: train, where there is such a list]"),
     _setting("--val-split", type=str, help="Pictures to validate on.  [default: val, else test]"),
     _setting("--imgsz", type=click.IntRange(32), aliases=("--img", "--img-size"),
@@ -71,9 +71,15 @@ _SETTINGS = (
              help="Pictures laid in at random scale and place, or SSD's zoom-out and patches.  [default: the model's]"),
     _setting("--fit", type=click.Choice(["letterbox", "stretch"]),
              help="Pictures keep their shape in the frame, or fill it.  [default: the model's]"),
+    _setting("--flip/--no-flip", "flip_horizontal", type=bool, help="Mirror left to right.  [default: yes]"),
     _setting("--flip-vertical/--no-flip-vertical", type=bool, help="Also mirror top to bottom.  [default: no]"),
+    _setting("--turns/--no-turns", type=bool,
+             help="Also turn by 90 degrees: microscopes, pictures from above.  [default: no]"),
+    _setting("--hsv", type=click.FloatRange(0, 4), help="Shifts of colour, times the usual ones.  [default: 1]"),
+    _setting("--jitter", type=click.FloatRange(0, 3), help="Range of scales, times the usual one.  [default: 1]"),
     _setting("--mosaic", type=_UNIT, help="Share of frames made of four pictures.  [default: 0.5; SSD 0]"),
-    _setting("--plain-epochs", type=_UNIT, help="Last share of the epochs without mosaic.  [default: 0.15]"),
+    _setting("--mixup", type=_UNIT, help="Share of frames made of two frames blended.  [default: 0]"),
+    _setting("--plain-epochs", type=_UNIT, help="Last share of the epochs without both.  [default: 0.15]"),
     _setting("--multi-scale", type=_UNIT,
              help="Frames between 1 - x and 1 + x times --imgsz.  [default: 0.2; SSD 0]"),
     _setting("--precision", type=click.Choice(["32-true", "bf16-mixed", "16-mixed"]), help="[default: 32-true]"),
@@ -142,6 +148,7 @@ def command(
         values |= {"device": device} if device != "auto" else {}
         values |= _data(data or data_option, needed=config_file is None)
         values |= _special(values, model_options)
+        values = values if config_file else {**_as_its_weights(values), **values}
         config = TrainConfig.load(config_file, **values) if config_file else TrainConfig.checked(values, "options")
         folder = choose(out, project, name, reuse=exist_ok, make=False)
         _expect_no_run(folder)
@@ -193,6 +200,20 @@ def _special(values: dict[str, Any], model_options: tuple[str, ...]) -> dict[str
             raise click.BadParameter(f"'{text}' is not NAME=VALUE", param_hint="--option")
         own[key] = yaml.safe_load(value)
     return {**changed, "options": own} if own else changed
+
+
+def _as_its_weights(values: dict[str, Any]) -> dict[str, Any]:
+    """Where nothing else is said, the model, frame and fit of the checkpoint that training starts from."""
+    if "weights" not in values:
+        return {}
+    from detseg.checkpoints import read_card
+
+    card = read_card(values["weights"])
+    if values.get("model", card.model) != card.model:
+        return {}
+    height, width = card.preprocess.frame_hw
+    sides = {"imgsz": height} if height == width and height >= 32 else {}
+    return {"model": card.model, "fit": card.preprocess.fit, **sides}
 
 
 def _command_line(resume: Path | None) -> str:

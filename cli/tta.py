@@ -11,6 +11,7 @@ from . import options
 
 if TYPE_CHECKING:
     from detseg.postprocess import Views
+    from detseg.postprocess.select import NMS
 
 F = TypeVar("F", bound=Callable[..., Any])
 NMS_KINDS = ("hard", "soft", "soft-linear", "diou", "wbf")
@@ -38,9 +39,9 @@ class Scales(click.ParamType):
 def nms_kind() -> Any:
     """--nms -> `nms: str`."""
     return click.option(
-        "--nms", type=click.Choice(NMS_KINDS), default="hard", show_default=True,
+        "--nms", type=click.Choice(NMS_KINDS), default=None,
         help="What becomes of overlapping boxes: the best stays (hard), scores fade (soft, soft-linear), centres "
-        "apart count as less overlap (diou), their mean takes their place (wbf).",
+        "apart count as less overlap (diou), their mean takes their place (wbf).  [default: hard; with --tta wbf]",
     )  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def options_of_views(function: F) -> F:
     """--tta, --tta-scales, --tta-flips, --tta-merge -> `tta`, `tta_scales`, `tta_flips`, `tta_merge`."""
     for decorate in (
         click.option("--tta-merge", type=click.Choice(["nms", "wbf"]), default="nms", show_default=True,
-                     help="How the views' boxes become one set: suppression, or weighted means."),
+                     help="All views' boxes go through --nms together, or each view's, and then their weighted means."),
         click.option("--tta-flips", type=click.Choice(["none", "horizontal", "all"]), default="horizontal",
                      show_default=True, help="Mirrored views; all: top to bottom and both ways too."),
         click.option("--tta-scales", type=Scales(), default=",".join(f"{scale:g}" for scale in USUAL_SCALES),
@@ -58,6 +59,11 @@ def options_of_views(function: F) -> F:
     ):  # fmt: skip
         function = decorate(function)
     return function
+
+
+def suppression(request: Any) -> NMS:
+    """The kind of suppression that a request asks for, or what measured best for it (yolo.md)."""
+    return request.nms or ("wbf" if request.tta else "hard")
 
 
 def views(request: Any, kind: str) -> tuple[Views | None, str]:

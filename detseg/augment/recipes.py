@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -27,6 +28,7 @@ class Recipe:
     ) -> None:
         self.name = name
         self._compose: Any = None
+        self._moves_boxes = flip_horizontal or flip_vertical
         if name == "none":
             return
         import albumentations as A  # 3 s to import: only where training pictures are made
@@ -35,7 +37,9 @@ class Recipe:
             [*_flips(A, flip_horizontal, flip_vertical), *_transforms(A, name, hsv)],
             bbox_params=A.BboxParams(
                 format="pascal_voc", label_fields=["rows"], min_area=0, min_visibility=0, clip=True
-            ),
+            )
+            if self._moves_boxes
+            else None,
         )
 
     def __call__(self, sample: Sample, rng: Generator) -> Sample:
@@ -43,6 +47,8 @@ class Recipe:
         if self._compose is None:
             return sample
         self._compose.set_random_seed(int(rng.integers(2**31)))
+        if not self._moves_boxes:
+            return replace(sample, image=self._compose(image=sample.image)["image"])
         rows = np.arange(len(sample.boxes))
         out = self._compose(image=sample.image, bboxes=sample.boxes, rows=rows)
         kept = np.asarray(out["rows"], np.int64)

@@ -119,8 +119,8 @@ def merge(answers: Sequence[Answer], plain: Placement, selection: Selection, how
 
 
 def _fused(answers: Sequence[Answer], plain: Placement, selection: Selection) -> Selected:
-    # a box may be weak in some views and strong in others: what can still matter is found below the threshold
-    single = replace(selection, conf=selection.conf / len(answers))
+    # an object may be weak in one view and strong in others: what can still matter lies below the threshold
+    single = replace(selection, conf=selection.conf / 10)
     found = [select(a.boxes, a.scores, single) for a in answers]
     boxes = np.concatenate([_to_plain(a, plain, mine) for a, (mine, _, _) in zip(answers, found, strict=True)])
     scores, labels = (np.concatenate([part[i] for part in found]) for i in (1, 2))

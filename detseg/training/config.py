@@ -36,9 +36,14 @@ class TrainConfig(BaseModel):
     fit: Literal["letterbox", "stretch"] = "letterbox"  # pictures keep their shape in the frame, or fill it
     augment: Literal["none", "light", "standard", "strong"] = "standard"
     layout: Literal["jitter", "patches"] = "jitter"  # how a single picture is laid into its frame, unless augment=none
+    flip_horizontal: bool = True
     flip_vertical: bool = False
+    turns: bool = False  # by 90, 180 and 270 degrees: with a flip all eight symmetries, for pictures without an upside
+    hsv: float = Field(1.0, ge=0, le=4)  # times the recipe's shifts of hue, saturation and brightness
+    jitter: float = Field(1.0, ge=0, le=3)  # times the usual range of scales and aspects, of their logarithms
     mosaic: float = Field(0.5, ge=0, le=1)  # share of training frames made of four pictures
-    plain_epochs: float = Field(0.15, ge=0, le=1)  # last share of the run without mosaic
+    mixup: float = Field(0.0, ge=0, le=1)  # share of training frames that are two frames blended
+    plain_epochs: float = Field(0.15, ge=0, le=1)  # last share of the run without mosaic and mixup
 
     epochs: int = Field(60, ge=1)
     batch: int = Field(16, ge=1)

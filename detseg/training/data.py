@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from detseg.annotations import AnnotationSet
-from detseg.augment.layouts import jittered, mosaic
+from detseg.augment.layouts import jittered, mixed, mosaic, turned
 from detseg.augment.patches import patched
 from detseg.augment.recipes import Recipe
 from detseg.augment.sample import Sample
@@ -29,12 +29,13 @@ from detseg.training.config import TrainConfig
 
 
 class Ticket(NamedTuple):
-    """One order to a worker: which picture, for which epoch, at which size, alone or in a mosaic."""
+    """One order to a worker: which picture, for which epoch, at which size, alone or in a mosaic, pure or blended."""
 
     epoch: int
     picture: int
     frame_hw: tuple[int, int]
     mosaic: bool
+    mixup: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,22 +62,19 @@ class TrainingSet(Dataset[Any]):
 
     def __getitem__(self, ticket: Ticket) -> tuple[Sample | None, list[str], list[ImageError]]:
         rng = np.random.default_rng([self.config.seed, ticket.epoch, ticket.picture])
-        chosen = [ticket.picture]
-        if ticket.mosaic:
-            chosen += rng.integers(len(self.truth), size=3).tolist()
-        samples: list[Sample] = []
         errors: list[ImageError] = []
-        for index in chosen:
-            try:
-                samples.append(self.read(index))
-            except ImageError as error:
-                errors.append(error)
+        chosen: list[int] = []
+        frame = self._frame(ticket.picture, ticket, rng, chosen, errors)
+        if ticket.mixup:
+            other = self._frame(int(rng.integers(len(self.truth))), ticket, rng, chosen, errors)
+            if frame is not None and other is not None:
+                frame = mixed(frame, other, rng)
+            elif frame is None:
+                frame = other
         files = [self.truth.image_files[i] for i in chosen]
-        if not samples:
+        if frame is None:
             return None, files, errors
-        if self._recipe is None:  # made in the worker: albumentations is slow to import
-            self._recipe = Recipe(self.config.augment, flip_vertical=self.config.flip_vertical)
-        return self._recipe(self._lay(samples, ticket, rng), rng), files, errors
+        return self._recipe_of_worker()(frame, rng), files, errors
 
     def read(self, index: int) -> Sample:
         """The picture and its truth as they are. Raises ImageError."""
@@ -88,14 +86,44 @@ class TrainingSet(Dataset[Any]):
             self.truth.ignored[rows],
         )
 
+    def _frame(
+        self, first: int, ticket: Ticket, rng: np.random.Generator, chosen: list[int], errors: list[ImageError]
+    ) -> Sample | None:
+        """The frame of one picture, or of it and three others; adds to the pictures `chosen` and the `errors` met."""
+        wanted = [first] + (rng.integers(len(self.truth), size=3).tolist() if ticket.mosaic else [])
+        samples: list[Sample] = []
+        for index in wanted:
+            try:
+                samples.append(self.read(index))
+            except ImageError as error:
+                errors.append(error)
+        chosen += wanted
+        if self.config.turns and self.config.augment != "none":
+            samples = [turned(sample, int(rng.integers(4))) for sample in samples]
+        return self._lay(samples, ticket, rng) if samples else None
+
     def _lay(self, samples: list[Sample], ticket: Ticket, rng: np.random.Generator) -> Sample:
+        strength = self.config.jitter
         if len(samples) == 4:
-            return mosaic(samples, ticket.frame_hw, rng)
-        if self.config.augment != "none":
-            layout = patched if self.config.layout == "patches" else jittered
-            return layout(samples[0], ticket.frame_hw, rng)
-        frame, placement = replace(self.preprocess, frame_hw=ticket.frame_hw).place(samples[0].image)
-        return replace(samples[0], image=frame, boxes=placement.to_frame(samples[0].boxes))
+            return mosaic(samples, ticket.frame_hw, rng, strength=strength)
+        if self.config.augment == "none":
+            frame, placement = replace(self.preprocess, frame_hw=ticket.frame_hw).place(samples[0].image)
+            return replace(samples[0], image=frame, boxes=placement.to_frame(samples[0].boxes))
+        if self.config.layout == "patches":
+            return patched(samples[0], ticket.frame_hw, rng)
+        return jittered(samples[0], ticket.frame_hw, rng, strength=strength)
+
+    def _recipe_of_worker(self) -> Recipe:
+        """Made where it is used: albumentations is slow to import."""
+        if self._recipe is None:
+            config = self.config
+            self._recipe = Recipe(
+                config.augment,
+                flip_horizontal=config.flip_horizontal,
+                flip_vertical=config.flip_vertical,
+                hsv=config.hsv,
+            )
+        return self._recipe
 
 
 class EpochBatches(Sampler[list[Ticket]]):
@@ -119,8 +147,15 @@ class EpochBatches(Sampler[list[Ticket]]):
         for i in range(len(self)):
             side = self._side(rng, plain)
             chosen = order[i * config.batch : (i + 1) * config.batch]
-            in_mosaic = rng.random(len(chosen)) < (0 if plain or config.augment == "none" else config.mosaic)
-            yield [Ticket(self.epoch, int(j), (side, side), bool(m)) for j, m in zip(chosen, in_mosaic, strict=True)]
+            composed = not plain and config.augment != "none"
+            in_mosaic = rng.random(len(chosen)) < (config.mosaic if composed else 0)
+            blended = (
+                rng.random(len(chosen)) < config.mixup if composed and config.mixup else np.zeros(len(chosen), bool)
+            )
+            yield [
+                Ticket(self.epoch, int(j), (side, side), bool(m), bool(b))
+                for j, m, b in zip(chosen, in_mosaic, blended, strict=True)
+            ]
 
     def _side(self, rng: np.random.Generator, plain: bool) -> int:
         draw = rng.uniform(1 - self.config.multi_scale, 1 + self.config.multi_scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detseg.augment.layouts import jittered, mosaic
+from detseg.augment.layouts import jittered, mixed, mosaic, turned
 from detseg.augment.recipes import RECIPES, Recipe
 from detseg.augment.sample import Sample
 
@@ -83,3 +83,69 @@ def test_nothing_is_changed_in_place():
         Recipe("standard")(layout(np.random.default_rng(0)), np.random.default_rng(1))
     np.testing.assert_array_equal(sample.image, before[0])
     np.testing.assert_array_equal(sample.boxes, before[1])
+
+
+@pytest.mark.parametrize("quarters", range(-1, 6))
+def test_a_turned_box_is_where_its_pixels_are(quarters):
+    sample = picture((40, 60), (5, 10, 25, 16))
+    out = turned(sample, quarters)
+    assert out.image.shape == ((40, 60, 3) if quarters % 2 == 0 else (60, 40, 3))
+    assert out.boxes.tolist() == [bright_box(out.image)]
+    assert out.image.flags.c_contiguous
+    assert np.array_equal(turned(out, -quarters).image, sample.image)
+    assert turned(out, -quarters).boxes.tolist() == sample.boxes.tolist()
+
+
+def test_a_quarter_turn_by_hand():
+    # counter-clockwise: the right edge becomes the top; what was 60 - 25 from the right is so far from the top
+    assert turned(picture((40, 60), (5, 10, 25, 16)), 1).boxes.tolist() == [[10, 35, 16, 55]]
+
+
+def test_flips_and_turns_together_give_all_eight_symmetries():
+    sample = picture((32, 32), (2, 5, 9, 12))
+    recipe = Recipe("light", hsv=0)
+    seen = {
+        tuple(recipe(turned(sample, quarters), np.random.default_rng(seed)).boxes[0].tolist())
+        for quarters in range(4)
+        for seed in range(12)
+    }
+    assert len(seen) == 8
+
+
+def test_two_frames_are_blended_with_the_objects_of_both():
+    one, two = picture((64, 64), (0, 0, 20, 20)), picture((64, 64), (30, 30, 60, 60))
+    shares = []
+    for seed in range(200):
+        out = mixed(one, two, np.random.default_rng(seed))
+        assert out.boxes.tolist() == [[0, 0, 20, 20], [30, 30, 60, 60]]
+        first, second = int(out.image[5, 5, 0]), int(out.image[40, 40, 0])
+        assert abs(first + second - 255) <= 1  # where only one is white, its share is seen
+        shares.append(first / 255)
+    # Beta(8, 8): mean 1/2, variance 1/68
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.03)
+    assert np.var(shares) == pytest.approx(1 / 68, rel=0.3)
+
+
+def test_no_strength_leaves_only_the_place_to_chance():
+    for seed in range(5):
+        out = jittered(picture((100, 200), (0, 0, 200, 100)), (64, 64), np.random.default_rng(seed), strength=0)
+        assert (out.boxes[0, 2:] - out.boxes[0, :2]).tolist() == pytest.approx([64, 32])
+    sides = set()
+    for seed in range(5):
+        out = mosaic([picture((50, 50), (10, 10, 20, 20))] * 4, (200, 200), np.random.default_rng(seed), strength=0)
+        sides |= {round(float(side), 2) for box in out.boxes for side in box[2:] - box[:2]}
+    assert max(sides) == round(40 * 0.44**0.5, 2)  # 200 / 50 times 10, in the middle of 0.4 and 1.1; others are cut
+
+
+def test_without_colour_shifts_grey_stays_as_it_is():
+    grey = Sample(
+        np.full((8, 8, 3), (90, 120, 30), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, bool)
+    )
+    for seed in range(8):
+        image = Recipe("standard", hsv=0)(grey, np.random.default_rng(seed)).image.astype(int)
+        # brightness and hue stay; contrast stretches about the middle of the range: all pixels alike
+        assert (image == image[0, 0]).all()
+        assert image[0, 0, 1] >= image[0, 0, 0] >= image[0, 0, 2]
+    assert Recipe("light", flip_horizontal=False, hsv=0)(
+        picture((9, 9), (0, 0, 3, 3)), np.random.default_rng(1)
+    ).boxes.tolist() == [[0, 0, 3, 3]]

@@ -193,3 +193,35 @@ def test_unknown_options_and_models_are_named():
         configure(2, {"boxloss": "ciou"}, None)
     with pytest.raises(DetsegError, match="did you mean yolov3"):
         catalog.entry("yolv3")
+
+
+def test_smoothed_classes_and_focal_loss_by_hand():
+    """One positive, raw scores 0 everywhere: every sigmoid is 1/2, every cross entropy ln 2 whatever the truth."""
+    truths = Truths.of([target([[36.0, 41, 76, 71]], [2])])
+    raw = torch.zeros(1, 1, 8, 8, 8)
+    for smooth, gamma, factors in (
+        (0.0, 0.0, (1, 1, 1)),
+        (0.0, 2.0, (1 / 4, 1 / 4, 1 / 4)),  # |truth - 1/2|^2
+        (0.2, 2.0, (0.16, 0.16, 0.16)),  # truths 0.1, 0.1, 0.9: (0.4)^2
+    ):
+        net = build(YOLOConfig(3, anchors=SMALL, neck_channels=16, label_smoothing=smooth, focal_gamma=gamma))
+        only = net._assign(truths, [(16, 16), (8, 8), (4, 4)])[1]
+        only = only._replace(**{name: getattr(only, name)[:1] for name in only._fields})
+        _, objectness, classes = net._losses_at(raw, net.anchors[1], 16, truths, only)
+        assert float(classes) == pytest.approx(sum(factors) * math.log(2), rel=1e-5)
+        # 63 cells of background and one whose box is the truth's: |1/2|^gamma ln 2 each
+        assert float(objectness) == pytest.approx(64 * 0.5**gamma * math.log(2), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"box_loss": "eiou"}, "box_loss must be one of iou, giou, diou, ciou, got 'eiou'"),
+        ({"assignment": "first"}, "assignment must be one of best, neighbours"),
+        ({"focal_gamma": -1}, "focal_gamma must not be negative"),
+        ({"label_smoothing": 1.5}, r"label_smoothing must lie in \[0, 1\)"),
+    ],
+)
+def test_options_out_of_range_are_named(wrong, told):
+    with pytest.raises(DetsegError, match=told):
+        configure(2, wrong, None)

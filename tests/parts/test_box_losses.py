@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -49,3 +51,18 @@ def test_degenerate_boxes_give_finite_gradients():
     a = torch.tensor([[5.0, 5, 5, 5], [0, 0, 10, 10]], requires_grad=True)
     box_loss(a, torch.tensor([[5.0, 5, 5, 5], [3, 3, 3, 3]]), "ciou").sum().backward()
     assert torch.isfinite(a.grad).all()
+
+
+def test_each_kind_by_hand():
+    # (0, 0, 2, 2) and (1, 1, 3, 3) share 1 of 7; the box around both has 9, its diagonal squared is 18, their centres
+    # are sqrt 2 apart. (0, 0, 2, 2) and (0, 0, 2, 1): 1/2; centres 1/2 apart, diagonal squared 8; arctan 1 and arctan 2
+    a, b = torch.tensor([[0.0, 0, 2, 2]]).repeat(2, 1), torch.tensor([[1.0, 1, 3, 3], [0, 0, 2, 1]])
+    v = 4 / math.pi**2 * (math.atan(1) - math.atan(2)) ** 2
+    expected = {
+        "iou": [1 / 7, 1 / 2],
+        "giou": [1 / 7 - 2 / 9, 1 / 2],
+        "diou": [1 / 7 - 2 / 18, 1 / 2 - 0.25 / 8],
+        "ciou": [1 / 7 - 2 / 18, 1 / 2 - 0.25 / 8 - v * v / (0.5 + v)],
+    }
+    for kind, values in expected.items():
+        assert box_loss(a, b, kind).tolist() == pytest.approx([1 - value for value in values], abs=1e-6)

@@ -130,3 +130,39 @@ def test_a_limit_for_each_class_leaves_the_weak_class_its_own():
     assert kept[2].tolist() == [0, 0, 1, 1]
     with pytest.raises(ValueError, match="top_k_per_class must be at least 1"):
         Selection(top_k_per_class=0)
+
+
+def test_each_kind_of_suppression_by_hand():
+    # IoU 6 / 14 = 0.43, less 16 / 296 for the distance of the centres; the third box is of another class
+    boxes = np.float32([[0, 0, 10, 10], [4, 0, 14, 10], [0, 0, 10, 10]])
+    scores = np.float32([[0.75, 0], [0.5, 0], [0, 0.6]])
+    faded = 0.5 * np.exp(-((3 / 7) ** 2) / 0.5)
+    mean = [(0.75 * 0 + 0.5 * 4) / 1.25, 0, (0.75 * 10 + 0.5 * 14) / 1.25, 10]
+    expected = {
+        "hard": ([0.75, 0.6], [0, 0, 10, 10]),
+        "soft": ([0.75, 0.6, faded], [0, 0, 10, 10]),
+        "soft-linear": ([0.75, 0.6, 0.5 * 4 / 7], [0, 0, 10, 10]),
+        "diou": ([0.75, 0.6, 0.5], [0, 0, 10, 10]),
+        "wbf": ([0.75, 0.6], mean),
+    }
+    for kind, (left, first) in expected.items():
+        kept = select(boxes, scores, Selection(conf=0.2, iou=0.4, nms=kind))
+        np.testing.assert_allclose(kept[1], left, rtol=1e-6)
+        np.testing.assert_allclose(kept[0][0], first, rtol=1e-6)
+        assert kept[2][:2].tolist() == [0, 1]
+        together = select(boxes, scores, Selection(conf=0.2, iou=0.3, nms=kind, agnostic=True, max_det=1))
+        assert together[2].tolist() == [0]
+    assert len(select(boxes, scores, Selection(conf=0.4, iou=0.4, nms="soft"))[1]) == 2  # faded below the threshold
+    with pytest.raises(ValueError, match="nms must be one of hard, soft"):
+        Selection(nms="softer")
+
+
+@pytest.mark.parametrize("kind", ["soft", "soft-linear", "diou", "wbf"])
+def test_the_other_kinds_keep_what_select_promises(kind):
+    boxes, scores = network_output(5, sure=0.1)
+    found = select(boxes, scores, Selection(conf=0.05, iou=0.4, max_det=40, nms=kind))
+    as_rows(found)
+    assert len(found[1]) == 40
+    assert (np.diff(found[1]) <= 0).all()
+    assert found[1].min() > 0.05
+    assert as_rows(select(boxes[:0], scores[:0], Selection(nms=kind))) == []

@@ -20,7 +20,7 @@ from detseg.annotations.sample import write_sample
 from detseg.checkpoints import load, read_card
 from detseg.errors import DataError, DetsegError
 from detseg.training.config import TrainConfig
-from detseg.training.data import EpochBatches, TrainingSet, collate
+from detseg.training.data import EpochBatches, Ticket, TrainingSet, collate
 from detseg.training.folder import RunFolder
 from detseg.training.loop import NonFiniteLoss, Trainer
 from detseg.training.setup import prepare
@@ -81,7 +81,7 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(shapes, tmp_pat
 def test_batches_do_not_depend_on_the_number_of_workers(shapes):
     from detseg.training.data import loader
 
-    config = small(shapes, mosaic=0.5)
+    config = small(shapes, mosaic=0.5, mixup=0.5, turns=True)
     truth = load_truth(shapes, "train")
     preprocess = prepare(config, "x").card.preprocess
     runs = []
@@ -247,3 +247,46 @@ def test_a_broken_training_split_is_never_replaced_by_another(tmp_path):
     train.write_text('{"images": [')
     with pytest.raises(DataError, match=train.name):
         prepare(small(data), "x")
+
+
+def test_tickets_are_mixed_as_often_as_asked_but_not_in_the_plain_epochs():
+    config = TrainConfig(data="x", batch=50, epochs=10, mixup=0.3, plain_epochs=0.2, multi_scale=0.5, imgsz=128)
+    batches = EpochBatches(2000, config)
+    tickets = [t for batch in batches for t in batch]
+    assert sum(t.mixup for t in tickets) / len(tickets) == pytest.approx(0.3, abs=0.04)
+    assert {t.frame_hw for t in tickets} == {(side, side) for side in (64, 96, 128, 160, 192)}
+    batches.epoch = 8
+    assert {(t.mixup, t.mosaic, t.frame_hw) for batch in batches for t in batch} == {(False, False, (128, 128))}
+
+
+def test_a_blended_frame_has_the_objects_of_two_pictures(shapes):
+    config = small(shapes, mosaic=0.0, hsv=0.0, jitter=0.0, flip_horizontal=False)
+    truth = load_truth(shapes, "train")
+    dataset = TrainingSet(truth, config, prepare(config, "x").card.preprocess)
+    seen = []
+    for picture in range(len(truth)):
+        sample, files, errors = dataset[Ticket(0, picture, (96, 128), False, True)]
+        other = truth.image_files.index(files[1])
+        assert not errors
+        assert files[0] == truth.image_files[picture]
+        assert len(sample.boxes) == sum(len(truth.boxes[truth.rows(i)]) for i in (picture, other))
+        seen.append(other)
+    assert len(set(seen)) > 3
+
+
+def test_pictures_are_turned_when_asked_and_their_boxes_with_them(shapes):
+    config = small(shapes, mosaic=0.0, hsv=0.0, jitter=0.0, flip_horizontal=False, turns=True)
+    truth = load_truth(shapes, "train")
+    dataset = TrainingSet(truth, config, prepare(config, "x").card.preprocess)
+    shapes_seen = set()
+    for picture in range(len(truth)):
+        sample, _, _ = dataset[Ticket(0, picture, (128, 128), False)]
+        filled = (sample.image != 114).any(axis=2)
+        rows, cols = np.flatnonzero(filled.any(axis=1)), np.flatnonzero(filled.any(axis=0))
+        shapes_seen.add((len(rows) > 120, len(cols) > 120))
+        # the areas stay those of the truth, laid into the frame at scale 1 whichever way it is turned
+        sides = truth.boxes[truth.rows(picture)]
+        areas = (sides[:, 2] - sides[:, 0]) * (sides[:, 3] - sides[:, 1])
+        mine = (sample.boxes[:, 2] - sample.boxes[:, 0]) * (sample.boxes[:, 3] - sample.boxes[:, 1])
+        np.testing.assert_allclose(mine, areas, rtol=1e-3)
+    assert {(True, False), (False, True)} <= shapes_seen
