@@ -1,8 +1,8 @@
 """Reading a large COCO file: seconds, peak memory, what eight workers add, and pycocotools on the same file.
 
 118,000 pictures, 860,000 annotations with polygons (as COCO's train2017: about 50 numbers each), made here; there are
-no pictures. Each reader runs in a process of its own. Workers are forked, as PyTorch's loaders are on Linux, and read
-every name, box and outline; their memory is the sum of the proportional set sizes (Linux).
+no pictures. Each reader runs in a process of its own. Workers are started and given the set as training does it, and
+read every name, box and outline; what counts is by how much the memory grows that each has for itself (Linux).
 
 Run: python benchmarks/load_speed.py [RUNS]. Takes about two minutes and 2 GB of memory, most of it pycocotools'.
 """
@@ -13,16 +13,20 @@ import contextlib
 import gc
 import io
 import json
-import os
 import re
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from detseg.annotations import AnnotationSet
 
 PICTURES, OBJECTS, CLASSES, WORKERS = 118_000, 860_000, 80, 8
 LIMIT_S, LIMIT_MB, LIMIT_ADDED = 6.0, 1200, 0.10
@@ -68,34 +72,42 @@ def load_ours(file: str) -> dict[str, float]:
     return {"seconds": seconds, "peak_mb": peak, "workers_add": added_by_workers(truth)}
 
 
-def added_by_workers(truth: object) -> float:
-    """Memory of the process with its workers, over its own alone, less 1."""
+def added_by_workers(truth: AnnotationSet) -> float:
+    """What the set takes in workers that were started as training starts them, over what it takes here."""
+    from torch import multiprocessing
+
+    from detseg.training.shared_truth import share
+
+    shared = share(truth)
+    size = sum(tensor.nbytes for tensor in shared.tensors.values()) / 1024
+    context = multiprocessing.get_context("forkserver")
+    workers, pipes = [], []
+    for number in range(WORKERS):
+        ours, theirs = context.Pipe()
+        workers.append(context.Process(target=work, args=(theirs, number)))
+        workers[-1].start()
+        pipes.append(ours)
+    for pipe in pipes:
+        pipe.send(shared)
+    grown = sum(pipe.recv() for pipe in pipes)
+    for worker in workers:
+        worker.join()
+    return grown / size
+
+
+def work(pipe: Connection, worker: int) -> None:
+    """A worker: tells how much its own memory (in kB) grew by having and reading the set."""
+    from detseg.training import shared_truth  # noqa: F401 - what it takes itself is not the set's
+
     gc.collect()
-    alone = proportional_kb([os.getpid()])
-    ready, workers = [], []
-    for worker in range(WORKERS):
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            touch(truth, worker)
-            os.write(writing, b".")
-            time.sleep(60)
-            os._exit(0)
-        ready.append(reading)
-        workers.append(pid)
-    for reading in ready:
-        os.read(reading, 1)
-    together = proportional_kb([os.getpid(), *workers])
-    for pid in workers:
-        os.kill(pid, 9)
-    return together / alone - 1
+    before = own_kb()
+    truth = pipe.recv()
+    touch(truth, worker)
+    pipe.send(own_kb() - before)
 
 
-def touch(truth: object, worker: int) -> None:
+def touch(truth: AnnotationSet, worker: int) -> None:
     """Reads all of a worker's share, as training does."""
-    from detseg.annotations import AnnotationSet
-
-    assert isinstance(truth, AnnotationSet)
     for image in range(worker, len(truth), WORKERS):
         rows = truth.rows(image)
         assert truth.image_files[image]
@@ -103,10 +115,10 @@ def touch(truth: object, worker: int) -> None:
         assert all(truth.outlines.text(row) for row in range(rows.start, rows.stop))
 
 
-def proportional_kb(processes: list[int]) -> int:
-    """The memory that the processes have together, shared pages counted once."""
-    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in processes]
-    return sum(int(found[1]) for text in texts if (found := re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)))
+def own_kb() -> int:
+    """The memory that this process shares with no other."""
+    text = Path("/proc/self/smaps_rollup").read_text()
+    return sum(map(int, re.findall(r"^Private_(?:Clean|Dirty):\s+(\d+)", text, re.MULTILINE)))
 
 
 def load_theirs(file: str) -> dict[str, float]:

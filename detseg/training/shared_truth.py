@@ -15,7 +15,7 @@ from detseg.annotations.outlines import Outlines
 _COLUMNS = ("image_ids", "image_hw", "starts", "boxes", "labels", "areas", "ids", "crowd", "difficult")
 
 
-class _Shared(AnnotationSet):
+class SharedSet(AnnotationSet):
     """An `AnnotationSet` whose columns lie in shared memory, as long as it is the one that `share` made."""
 
     tensors: ClassVar[dict[str, Tensor]] = {}  # of the instance, once `share` set it; none after `subset`
@@ -29,7 +29,7 @@ class _Shared(AnnotationSet):
         return _rebuilt, (rest, self.tensors)
 
 
-def share(truth: AnnotationSet) -> AnnotationSet:
+def share(truth: AnnotationSet) -> SharedSet:
     """The same truth in shared memory; let go of the one given, otherwise there are two."""
     names = truth.image_files if isinstance(truth.image_files, FileNames) else FileNames(truth.image_files)
     arrays = {name: getattr(truth, name) for name in _COLUMNS}
@@ -40,9 +40,9 @@ def share(truth: AnnotationSet) -> AnnotationSet:
     return _rebuilt(rest, tensors)
 
 
-def _rebuilt(rest: dict[str, Any], tensors: dict[str, Tensor]) -> _Shared:
+def _rebuilt(rest: dict[str, Any], tensors: dict[str, Tensor]) -> SharedSet:
     arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
-    truth = _Shared(
+    truth = SharedSet(
         **rest,
         **{name: arrays[name] for name in _COLUMNS},
         image_files=FileNames.of_pool(arrays["names"], arrays["name_ends"]),
