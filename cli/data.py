@@ -11,6 +11,7 @@ SUBCOMMANDS = {
     "info": "What is in a data set: pictures, objects of each class, sizes.",
     "check": "Everything that is wrong with a data set, and what helps.",
     "convert": "Write a data set in another format, with its pictures.",
+    "fix": "Write a repaired copy of a data set.",
     "show": "Pictures with their truth, as a page and a contact sheet.",
     "split": "Divide a data set into train, val and test, every class in its share.",
     "anchors": "The anchor sizes that fit a data set best.",

@@ -36,7 +36,7 @@ def write_copy(
             jsons = {Path("annotations", f"instances_{part.name}.json"): part for part in parts}
             rewriting.write_coco(jsons, _sources(path), folder, pictures)
         elif format == "voc":
-            rewriting.write_voc(parts, path, folder, pictures, ())
+            rewriting.write_voc(parts, path, folder, pictures, (), {})
         elif format == "yolo":
             rewriting.write_yolo(parts, folder, pictures, (), extra_keys(path))
         else:

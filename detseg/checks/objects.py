@@ -30,9 +30,9 @@ def check_objects(truth: AnnotationSet, split: str | None, source: str, found: F
     """Records what is wrong with the objects of one part; `source` is the file or folder that it was read from."""
     _check_repeats(truth, split, source, found)
     for row in np.flatnonzero(truth.outlines.has).tolist():
-        for kind, message in _faults_of_outline(_object(truth, row)):
+        for kind, message in faults_of_outline(outlined(truth, row)):
             _add(found, kind, message, truth, row, split, source)
-    for row in np.flatnonzero(_wrong_box_area(truth)).tolist():
+    for row in np.flatnonzero(too_large(truth)).tolist():
         message = f"area {truth.areas[row]:.6g} of {_of(truth, row)} is larger than its box"
         _add(found, "area", message, truth, row, split, source)
 
@@ -82,17 +82,24 @@ def repeats(truth: AnnotationSet) -> Iterator[tuple[int, int]]:
             yield from ((int(start + min(first, o)), int(start + max(first, o))) for o in same.tolist())
 
 
+def duplicates(truth: AnnotationSet) -> Iterator[tuple[int, int]]:
+    """Pairs of rows that are one object given twice: one class, one box, and outlines that do not differ."""
+    for first, second in repeats(truth):
+        same = truth.labels[first] == truth.labels[second] and truth.crowd[first] == truth.crowd[second]
+        if same and not _differ(truth, first, second):
+            yield first, second
+
+
 def _check_repeats(truth: AnnotationSet, split: str | None, source: str, found: Findings) -> None:
-    for first, second in sorted(repeats(truth), key=lambda pair: (pair[1], pair[0])):
-        same_kind = truth.crowd[first] == truth.crowd[second]
+    for first, second in sorted(duplicates(truth), key=lambda pair: (pair[1], pair[0])):
         name = truth.categories.names[truth.labels[second]]
-        if truth.labels[first] != truth.labels[second]:
-            other = truth.categories.names[truth.labels[first]]
+        message = f"the same {name!r} as {_named(truth, first)} in {_picture(truth, second)}"
+        _add(found, "duplicate-annotation", message, truth, second, split, source)
+    for first, second in sorted(repeats(truth), key=lambda pair: (pair[1], pair[0])):
+        name, other = (truth.categories.names[truth.labels[row]] for row in (second, first))
+        if name != other:
             message = f"{name!r} has the box of {other!r} {_named(truth, first)} in {_picture(truth, second)}"
             _add(found, "two-classes", message, truth, second, split, source)
-        elif same_kind and not _differ(truth, first, second):
-            message = f"the same {name!r} as {_named(truth, first)} in {_picture(truth, second)}"
-            _add(found, "duplicate-annotation", message, truth, second, split, source)
 
 
 def _differ(truth: AnnotationSet, first: int, second: int) -> bool:
@@ -108,7 +115,7 @@ def _differ(truth: AnnotationSet, first: int, second: int) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class _Object:
+class Outlined:
     """An outlined object: xyxy, area, crowd, its outline, the size of its picture, and how to call it."""
 
     box: NDArray[np.float64]
@@ -119,14 +126,15 @@ class _Object:
     name: str
 
 
-def _object(truth: AnnotationSet, row: int) -> _Object:
+def outlined(truth: AnnotationSet, row: int) -> Outlined:
+    """An object that has an outline."""
     outline = truth.outlines.segmentation(row)
     assert outline is not None  # only rows that have one are asked for
     h, w = truth.image_hw[_image(truth, row)].tolist()
-    return _Object(truth.boxes[row], float(truth.areas[row]), bool(truth.crowd[row]), outline, (h, w), _of(truth, row))
+    return Outlined(truth.boxes[row], float(truth.areas[row]), bool(truth.crowd[row]), outline, (h, w), _of(truth, row))
 
 
-def _faults_of_outline(thing: _Object) -> Iterator[tuple[str, str]]:
+def faults_of_outline(thing: Outlined) -> Iterator[tuple[str, str]]:
     """(kind, message) of each."""
     if thing.crowd and isinstance(thing.outline, list):
         yield "crowd-polygon", f"{thing.name} is a crowd, but outlined by polygons"
@@ -153,7 +161,7 @@ def _faults_of_outline(thing: _Object) -> Iterator[tuple[str, str]]:
         yield "area", f"area {thing.area:.6g} of {thing.name}, but its outline covers {area:.0f} pixels"
 
 
-def _bounds(thing: _Object, mask: dict[str, object]) -> NDArray[np.float64]:
+def _bounds(thing: Outlined, mask: dict[str, object]) -> NDArray[np.float64]:
     """xyxy of what the outline covers inside the picture."""
     if isinstance(thing.outline, list):
         points = np.concatenate([np.reshape(ring, (-1, 2)) for ring in thing.outline])
@@ -169,7 +177,7 @@ def _out_by(rings: list[list[float]], hw: tuple[int, int]) -> float:
     return float(max(-points.min(), (points - (hw[1], hw[0])).max(), 0.0))
 
 
-def _wrong_box_area(truth: AnnotationSet) -> NDArray[np.bool_]:
+def too_large(truth: AnnotationSet) -> NDArray[np.bool_]:
     """(M,) objects without outline whose area is larger than their box can be."""
     sides = truth.boxes[:, 2:] - truth.boxes[:, :2]
     # files may count the last pixel in, and round

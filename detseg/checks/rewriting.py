@@ -120,15 +120,28 @@ def _below(name: str) -> str:
 # ---- VOC ----
 
 
-def write_voc(parts: Sequence[NewPart], root: Path, out: Path, how: Pictures, changed: Collection[Path]) -> None:
-    """Writes lists, pages and masks of a tree; pages of pictures that are not `changed` are copied."""
+def write_voc(
+    parts: Sequence[NewPart],
+    root: Path,
+    out: Path,
+    how: Pictures,
+    changed: Collection[Path],
+    mended: Mapping[Path, Any],
+    bad_masks: Collection[Path] = (),
+) -> None:
+    """Writes lists, pages and masks of a tree; pages of pictures that are not `changed` are copied.
+
+    `mended` holds the pixels of masks that changed; `bad_masks` are left out.
+    """
+    bad = set(bad_masks)
     written: set[str] = set()
     lists = "ImageSets/Main"
     for part in parts:
         stems = [Path(name).stem for name in (part.truth or part.maps or _nothing()).image_files]
         if part.name is not None:
             files.write_text(out / lists / f"{part.name}.txt", "".join(f"{stem}\n" for stem in stems))
-            segmented = [s for s in stems if (root / "SegmentationClass" / f"{s}.png").is_file()]
+            masks = ((s, root / "SegmentationClass" / f"{s}.png") for s in stems)
+            segmented = [s for s, mask in masks if mask.is_file() and mask not in bad]
             if segmented:
                 text = "".join(f"{stem}\n" for stem in segmented)
                 files.write_text(out / "ImageSets" / "Segmentation" / f"{part.name}.txt", text)
@@ -137,10 +150,17 @@ def write_voc(parts: Sequence[NewPart], root: Path, out: Path, how: Pictures, ch
     for name in ("classes.txt", "labels.txt"):
         if (root / name).is_file():
             bring(root / name, out / name, "copy")
-    for folder in _VOC_MASKS:
-        for stem in sorted(written):
-            if (root / folder / f"{stem}.png").is_file():
-                bring(root / folder / f"{stem}.png", out / folder / f"{stem}.png", how)
+    for mask in (root / folder / f"{stem}.png" for folder in _VOC_MASKS for stem in sorted(written)):
+        _bring_mask(mask, out / mask.relative_to(root), how, mended, bad)
+
+
+def _bring_mask(mask: Path, target: Path, how: Pictures, mended: Mapping[Path, Any], bad: Collection[Path]) -> None:
+    from detseg.annotations.mask_files import voc_palette, write_mask
+
+    if mask in mended:
+        write_mask(target.with_suffix(".png"), mended[mask], voc_palette())
+    elif mask.is_file() and mask not in bad:
+        bring(mask, target, "copy" if how == "none" else how)
 
 
 def _write_pages(
@@ -221,7 +241,6 @@ def _names_in(folder: str, truth: AnnotationSet) -> list[str]:
 def write_masks(parts: Sequence[NewPart], root: Path, out: Path, how: Pictures, mended: Mapping[Path, Any]) -> None:
     """Writes images/PART and masks/PART and the file of classes; `mended` holds the pixels of masks that changed."""
     from detseg.annotations.class_files import find_class_file
-    from detseg.annotations.mask_files import voc_palette, write_mask
 
     for part in parts:
         maps = part.maps
@@ -232,10 +251,7 @@ def write_masks(parts: Sequence[NewPart], root: Path, out: Path, how: Pictures, 
             mask, inner = maps.source.files[i], maps.image_path(i).relative_to(top)
             where = Path(part.name or "") / inner
             target = out / "masks" / where.with_suffix(mask.suffix)
-            if mask in mended:
-                write_mask(target.with_suffix(".png"), mended[mask], voc_palette())
-            else:
-                bring(mask, target, "link" if how == "none" else how)
+            _bring_mask(mask, target, how, mended, ())
             bring(maps.image_path(i), out / "images" / where, how)
     named = find_class_file(root)
     if named is not None:

@@ -28,16 +28,21 @@ _FLAT = 2.0  # a small copy that varies less holds nothing to compare
 class PictureFacts:
     """One picture file.
 
-    hw: of the upright picture, (0, 0) where it cannot be read; cause: why not; turned: EXIF swaps its width and
-    height; bytes: size of the file; small (16, 16, 3) float32: the picture made small, None where it was not decoded.
+    hw: of the upright picture, (0, 0) where it cannot be read; cause: why not; orientation: EXIF's, 1 to 8; bytes: size
+    of the file; small (16, 16, 3) float32: the picture made small, None where it was not decoded.
     """
 
     path: Path
     hw: tuple[int, int] = (0, 0)
     cause: str = ""
-    turned: bool = False
+    orientation: int = 1
     bytes: int = 0
     small: NDArray[np.float32] | None = None
+
+    @property
+    def turned(self) -> bool:
+        """Does EXIF swap width and height?"""
+        return self.orientation >= 5
 
 
 def survey(
@@ -60,7 +65,7 @@ def look(path: Path) -> PictureFacts:
     except ImageError as error:
         return PictureFacts(path, cause=error.cause)
     small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    return PictureFacts(path, hw, "", _is_turned(path), path.stat().st_size, small)
+    return PictureFacts(path, hw, "", _orientation(path), path.stat().st_size, small)
 
 
 def glance(path: Path) -> PictureFacts:
@@ -69,13 +74,13 @@ def glance(path: Path) -> PictureFacts:
         hw = read_hw(path)
     except ImageError as error:
         return PictureFacts(path, cause=error.cause)
-    return PictureFacts(path, hw, "", _is_turned(path), path.stat().st_size)
+    return PictureFacts(path, hw, "", _orientation(path), path.stat().st_size)
 
 
-def _is_turned(path: Path) -> bool:
+def _orientation(path: Path) -> int:
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
         header = read_header(data)
-    return header is not None and header.orientation >= 5
+    return 1 if header is None else header.orientation
 
 
 # ---- the same picture ----
