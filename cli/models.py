@@ -35,11 +35,12 @@ def command(names: tuple[str, ...], measure: bool, as_json: bool) -> None:
         return
     from .tables import table
 
-    header = ["model", "paper", "size", "parameters", "GFLOPs", *(["ms"] if measure else []), ""]
+    header = ["model", "paper", "backbone", "size", "parameters", "GFLOPs", *(["ms"] if measure else []), ""]
     rows = [
         [
             model["name"],
             model["paper"],
+            model["backbone"],
             model["imgsz"],
             f"{model['parameters'] / 1e6:.2f} M",
             f"{model['gflops']:.2f}",
@@ -48,12 +49,12 @@ def command(names: tuple[str, ...], measure: bool, as_json: bool) -> None:
         ]
         for model in listed
     ]
-    click.echo(table(header, rows, right=(2, 3, 4, 5) if measure else (2, 3, 4)))
+    click.echo(table(header, rows, right=(3, 4, 5, 6) if measure else (3, 4, 5)))
 
 
 def _about(entry: Any, measure: bool) -> dict[str, Any]:
     from detseg.runtimes import cost
 
-    about = {name: getattr(entry, name) for name in ("name", "paper", "summary", "imgsz")}
+    about = {name: getattr(entry, name) for name in ("name", "paper", "summary", "backbone", "imgsz")}
     about |= asdict(cost.count(entry.name))
     return {**about, "ms": cost.milliseconds(entry.name)} if measure else about

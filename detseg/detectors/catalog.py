@@ -42,11 +42,37 @@ _PAPER_YOLO = {"decoding": "exp", "assignment": "best", "objectness": "one", "bo
 # conv8_2 and on: channels inside and out, kernel, stride, padding (SSD, fig. 2; SSD512: footnote of sec. 3.3)
 _SSD300_EXTRAS = ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0))
 _SSD512_EXTRAS = ((256, 512, 3, 2, 1), *(((128, 256, 3, 2, 1),) * 3), (128, 256, 4, 1, 1))
-_ON_VGG = {"vgg": True, "norm": False, "strides": (8, 16)}
+_ON_VGG = {"vgg": True, "width": 0, "norm": False, "strides": (8, 16)}
 _SSD_TRAINING = {"fit": "stretch", "layout": "patches", "mosaic": 0.0, "multi_scale": 0.0}  # SSD, sec. 2.2 and 3.6
-_SSD_STRUCTURE = ("strides", "extras", "scales", "aspect_ratios", "steps", "sizes", "reduced_tail")
+_SSD_STRUCTURE = ("strides", "width", "top_down", "extras", "scales", "aspect_ratios", "steps", "sizes", "reduced_tail")
 _ENTRIES = (
     Entry("yolo", "yolo", "YOLOv3 (2018)", "three scales, tuned for CPUs: the default", 320),
+    Entry(
+        "yolo-n",
+        "yolo",
+        "YOLOv3 (2018)",
+        "the smallest and fastest: MobileNetV3-small, a thin neck",
+        320,
+        {"neck_channels": 64},
+        backbone="mobilenet_v3_small",
+    ),
+    Entry(
+        "yolo-s",
+        "yolo",
+        "YOLOv3 (2018)",
+        "the default with a wider neck and larger frames",
+        416,
+        {"neck_channels": 192},
+    ),
+    Entry(
+        "yolo-m",
+        "yolo",
+        "YOLOv3 (2018)",
+        "for a GPU or patience: EfficientNetV2-S, a wide neck",
+        416,
+        {"neck_channels": 256},
+        backbone="efficientnet_v2_s",
+    ),
     Entry(
         "yolov3",
         "yolo",
@@ -69,7 +95,7 @@ _ENTRIES = (
         "SSD (2016)",
         "any backbone, default boxes from the data",
         320,
-        {"clusters": 9},
+        {"clusters": 9, "top_down": True},
         training=_SSD_TRAINING,
         structure=_SSD_STRUCTURE,
     ),
@@ -81,6 +107,7 @@ _ENTRIES = (
         320,
         {
             "lite": True,
+            "width": 0,
             "strides": (16, 32),
             "extras": ((256, 512), (128, 256), (128, 256), (64, 128)),
             "scales": (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0),
