@@ -37,6 +37,7 @@ from detseg.parts.darknet_heads import BatchTruth, Head, assign
 from detseg.preprocess import Preprocess
 from detseg.results import RawDetections
 
+ITS_OWN = "its own"  # the backbone of such a network, as the catalog calls it
 _LETTERBOX_FILL = 127  # Darknet fills with 0.5
 
 # YOLOv3-tiny, what `-m darknet` means without another cfg: filters of the convolutions, P for a 2x2 maximum
@@ -91,6 +92,24 @@ class Darknet(Detector):
             "objectness": self.config.objectness_weight * objectness,
             "class": self.config.class_weight * classes,
         }
+
+    def adapted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a checkpoint of other classes, made to fit: what says where and whether stays.
+
+        Each prior's rows of x, y, w, h and objectness are the checkpoint's, its rows of classes this network's own.
+        """
+        adapted = dict(state)
+        for name, own in self.state_dict().items():
+            old = state.get(name)
+            if old is None or not name.startswith("heads.") or own.ndim == 0 or old.shape[1:] != own.shape[1:]:
+                continue
+            head = self.heads[int(name.split(".")[1])]
+            count = len(head.anchors)  # type: ignore[arg-type]
+            if len(old) != len(own) and len(old) % count == 0 and len(old) >= 5 * count:
+                new = own.clone().reshape(count, -1, *own.shape[1:])
+                new[:, :5] = old.reshape(count, -1, *own.shape[1:])[:, :5]
+                adapted[name] = new.reshape(own.shape)
+        return adapted
 
     def _answers(self, images: Tensor) -> list[tuple[Head, Tensor]]:
         return [(head, raw) for head, raw in zip(self.heads, self(images), strict=True) if isinstance(head, Head)]
@@ -262,6 +281,8 @@ def configure(num_classes: int, options: Mapping[str, Any], anchors: Callable[[i
     weights were trained with them; without either it is YOLOv3-tiny. `anchors` as in `yolo.configure`: priors from the
     data for a new network. Raises WeightsError for a bad cfg, DetsegError for an unknown option.
     """
+    if options.get("backbone", ITS_OWN) != ITS_OWN:
+        raise DetsegError("the network is the cfg's: --backbone cannot change it")
     settings = {name: value for name, value in options.items() if name != "backbone"}
     known = {f.name for f in fields(DarknetConfig)} - {"num_classes"} | {"cfg"}
     unknown = sorted(set(settings) - known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from detseg import checkpoints
 from detseg.annotations import AnnotationSet, splits
 from detseg.annotations import load as load_truth
-from detseg.annotations.anchors import Anchors, kmeans_anchors, sizes_in_frame
+from detseg.annotations.anchors import Anchors, fit_of, kmeans_anchors, sizes_in_frame
 from detseg.annotations.split_names import canonical
 from detseg.checkpoints import Card
 from detseg.detectors import catalog
@@ -32,7 +32,7 @@ Downloads = Callable[[int, int | None], None]
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Everything a run starts from; `anchors` and `left_random` are for telling."""
+    """Everything a run starts from; `anchors`, how well they fit the data, and `left_random` are for telling."""
 
     config: TrainConfig
     truth: AnnotationSet
@@ -50,6 +50,7 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
     Raises DataError, WeightsError or DetsegError in words for the user.
     """
     truth, validation = read_truth(config)
+    truth = share(truth)
     torch.manual_seed(config.seed)
     entry = catalog.entry(config.model)
     module = import_module(f"detseg.detectors.{entry.module}")
@@ -62,7 +63,7 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
         found.append(kmeans_anchors(sizes, count, config.seed))
         return found[0].wh
 
-    options = {"backbone": config.backbone, **entry.options, **config.options}
+    options = {"backbone": config.backbone, **entry.options, **_structure(config), **config.options}
     settings = module.configure(len(truth.categories), options, anchors if config.anchors == "data" else None)
     pretrained = None if config.weights else config.backbone_weights
     model: Detector = module.build(settings, backbone_weights=pretrained, progress=progress)
@@ -78,7 +79,21 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
         preprocess=Preprocess((config.imgsz, config.imgsz), config.fit, mean=backbone.mean, std=backbone.std),
         training=provenance(config, truth, command),
     )
-    return Prepared(config, truth, validation, model, card, found[0] if found else None, left_random)
+    fit = found[0] if found else _fit_of_own_anchors(card, truth, config)
+    if fit is not None:
+        about = {"from": "data" if found else "model", "mean_iou": fit.mean_iou, "reach": fit.best_possible_recall}
+        card = replace(card, training={**card.training, "anchors": about})
+    return Prepared(config, truth, validation, model, card, fit, left_random)
+
+
+def _fit_of_own_anchors(card: Card, truth: AnnotationSet, config: TrainConfig) -> Anchors | None:
+    """How well the anchors that the model came with fit the data; None for a model that has none."""
+    groups = card.config.get("anchors")
+    sizes = sizes_in_frame(truth, (config.imgsz, config.imgsz), config.fit)
+    if not groups or not len(sizes):
+        return None
+    wh = np.array([size for group in groups for size in group], np.float64).reshape(-1, 2)
+    return Anchors(wh, *fit_of(sizes, wh))
 
 
 def read_truth(config: TrainConfig) -> tuple[AnnotationSet, AnnotationSet | None]:
@@ -104,10 +119,19 @@ def _usual(available: Sequence[str], *wanted: str) -> str | None:
     return next((name for want in wanted for name in available if canonical(name) == want), None)
 
 
+def _structure(config: TrainConfig) -> dict[str, Any]:
+    """What the model must have in common with the checkpoint it starts from, where that is of the same kind."""
+    if config.weights is None:
+        return {}
+    card = checkpoints.read_card(config.weights)
+    return {n: card.config[n] for n in catalog.entry(config.model).structure if card.model == config.model}
+
+
 def _start_from(model: Detector, weights: str) -> tuple[str, ...]:
     """Copies every tensor that fits; returns the names of those left as they were."""
     _, state = checkpoints.load(weights)
     own = model.state_dict()
+    state = model.adapted(state) if hasattr(model, "adapted") else state
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
     return tuple(name for name in own if name not in fitting)
