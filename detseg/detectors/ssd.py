@@ -14,12 +14,15 @@ arXiv 1801.04381 ("V2", section 6.2: SSDLite); A. Howard et al.: Searching for M
     SSD sec. 2.2, objective, eq. 1 to 3                `SSD.losses`, `parts.box_coder`
     SSD sec. 2.2, hard negative mining                 `parts.hard_negatives`
     SSD sec. 2.2 and 3.6, data augmentation            `augment.patches`
-    SSD sec. 3.1, base network, fc6 and fc7, L2Norm    `VGGTail`
+    SSD sec. 3.1, base network, fc6 and fc7, L2Norm    `VGGTail`; other backbones: `Levelled`
     V2 sec. 6.2, separable predictors                  `Predictor`, `extra_layers` with `lite`
     V2 sec. 6.2 and V3 sec. 6.3, first map             `ExpandedMobileNet`
 
 Differences from the papers:
-- Any backbone of the shared module; away from VGG the extra layers have batch norm.
+- Any backbone of the shared module. What L2Norm does for VGG, batch norm does for others: their maps are brought to
+  `width` channels of like strength, and the extra layers have batch norm, too.
+- `top_down`: deeper maps are added to the finer ones, so that these know what the small things belong to (C.-Y. Fu et
+  al.: DSSD, 2017, arXiv 1701.06659, made light; Lin et al. 2017, FPN).
 - `sizes`: default boxes from clusters of the training boxes, each on the map whose cells suit its size.
 - Crowds and difficult objects are ignored: default boxes that lie in them are neither positive nor negative.
 
@@ -76,6 +79,8 @@ class SSDConfig:
     backbone: str = "efficientnet_lite0"
     strides: tuple[int, ...] = (8, 16, 32)  # the backbone's maps; VGG: conv4_3 and conv5_3
     vgg: bool = False  # fc6 and fc7 as convolutions on the last map, L2Norm on the first, sec. 3.1
+    width: int = 128  # channels that the backbone's maps are brought to, with batch norm; 0: they are used as they are
+    top_down: bool = False  # deeper maps of the backbone are added to the finer ones
     lite: bool = False  # separable predictors and extra layers, V2 sec. 6.2
     reduced_tail: bool = False  # the last blocks of MobileNetV3 at half width, V3 sec. 6.3
     extras: tuple[Extra, ...] = (Extra(256, 512), Extra(128, 256), Extra(128, 256))  # fig. 2, conv8_2 and on
@@ -95,6 +100,10 @@ class SSDConfig:
         maps = len(self.strides) + len(self.extras)
         if self.vgg and (not self.backbone.startswith("vgg") or len(self.strides) != 2):
             raise ValueError(f"SSD300 and SSD512 stand on two maps of a VGG, not on {self.backbone}; -m ssd takes any")
+        if self.width and self.vgg:
+            raise ValueError("VGG's maps are used as they are: width must be 0")
+        if self.top_down and not self.width:
+            raise ValueError("maps can only be added when a width makes them alike")
         if self.reduced_tail and not (self.lite and self.backbone.startswith("mobilenet_v3")):
             raise ValueError("only SSDLite on MobileNetV3 has a reduced tail")
         if len(self.shapes) != maps:
@@ -122,6 +131,9 @@ class SSD(Detector):
         if config.vgg:
             self.tail = VGGTail(*channels)
             channels[-1] = VGGTail.CHANNELS
+        elif config.width:
+            self.tail = Levelled(channels, config.width, config.top_down)
+            channels = [config.width] * len(channels)
         self.extras = nn.ModuleList()
         for extra in config.extras:
             self.extras.append(extra_layers(channels[-1], extra, config))
@@ -257,6 +269,28 @@ class VGGTail(nn.Module):
         """[conv4_3 (N, 512, R, C), conv5_3] -> the former rescaled, fc7."""
         conv4, conv5 = maps
         return [self.scale[:, None, None] * F.normalize(conv4, dim=1), self.fc(conv5)]
+
+
+class Levelled(nn.Module):
+    """The backbone's maps with `width` channels of like strength each; with `top_down` deeper ones added to finer ones."""
+
+    def __init__(self, channels: Sequence[int], width: int, top_down: bool) -> None:
+        super().__init__()
+        self.top_down = top_down
+        self.lateral = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, width, 1, bias=False), BatchNorm(width)) for c in channels
+        )
+        self.mix = nn.ModuleList(
+            nn.Sequential(nn.ReLU(), *_conv(width, width, 3, groups=width), *_conv(width, width, 1)) for _ in channels
+        )
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """[(N, C_i, R_i, C_i)] finest first -> [(N, width, R_i, C_i)]."""
+        maps = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)]
+        if self.top_down:
+            for i in range(len(maps) - 2, -1, -1):
+                maps[i] = maps[i] + F.interpolate(maps[i + 1], size=maps[i].shape[-2:], mode="nearest")
+        return [mix(x) for mix, x in zip(self.mix, maps, strict=True)]
 
 
 class ExpandedMobileNet(Backbone):
