@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from xml.etree.ElementTree import Element, ParseError, tostring
+from xml.etree.ElementTree import Element, ParseError, SubElement, tostring
 
 from detseg.annotations.categories import Categories
 from detseg.annotations.dataset import AnnotationSet
@@ -32,6 +32,8 @@ LABEL_FOLDERS = ("labelTxt", "labelTxt-v1.0", "labelTxt-v1.5", "labelTxt-v2.0")
 _IMAGE_FOLDERS = ("images", "JPEGImages", "")
 _UPRIGHT = 1e-3  # pixels by which the corners of an upright box may miss its sides
 _HEAD = 4096  # bytes that tell what a file is
+_SHAPE_KEYS = ("label", "xtl", "ytl", "xbr", "ybr", "points")
+_IMAGE_KEYS = ("name", "width", "height")
 _OID_COLUMNS = ("imageid", "labelname", "xmin", "xmax", "ymin", "ymax")
 _DESCRIPTIONS = ("class-descriptions-boxable.csv", "class-descriptions.csv", "oidv7-class-descriptions-boxable.csv")
 
@@ -81,10 +83,13 @@ def _cvat_parts(path: Path) -> dict[str, Path]:
 
 def _read_cvat(root: Path, file: Path, draft: Draft, need_images: bool) -> Categories:
     tree = _cvat_tree(file)
-    names = _name_labels(tree)
+    unread = sum(shape.tag == "mask" for image in tree.iterfind("image") for shape in image)
+    if unread:
+        draft.warn("left-out-shapes", file, f"{unread} masks are left out; export the task as polygons, or as COCO")
+    plain_tree, names = _plain(tree)
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder, "plain.xml")
-        plain.write_bytes(tostring(tree))
+        plain.write_bytes(tostring(plain_tree))
         content, told = _through_hotcoco(file, lambda coco: coco.from_cvat(str(plain)), str(plain))
     for message in told:
         draft.warn("left-out-shapes", file, message)
@@ -109,23 +114,47 @@ def _cvat_tree(file: Path) -> Element:
     return tree
 
 
-def _name_labels(tree: Element) -> list[str]:
-    """Replaces labels by L0, L1, ...: hotcoco takes a name with an entity (`&amp;`) for two. Gives the names."""
-    places = {(label.findtext("name") or "").strip(): None for label in tree.iterfind("meta//labels/label")}
-    shapes = [shape for image in tree.iterfind("image") for shape in image]
-    places |= {shape.get("label", ""): None for shape in shapes}
-    names = [name for name in places if name]
+def _plain(tree: Element) -> tuple[Element, list[str]]:
+    """The same with nothing but pictures and shapes, labels called L0, L1, ...; and the names of those.
+
+    hotcoco takes a name with an entity (`&amp;`) for two, and finds names in places where there should be none.
+    """
+    images = list(tree.iterfind("image"))
+    given = [(label.findtext("name") or "").strip() for label in tree.iterfind("meta//labels/label")]
+    used = [shape.get("label", "") for image in images for shape in image]
+    names = list(dict.fromkeys(name for name in (*given, *used) if name))
     word = {name: f"L{place}" for place, name in enumerate(names)}
-    for shape in shapes:
-        if shape.get("label"):
-            shape.set("label", word[shape.get("label", "")])
-    for label in tree.iterfind("meta//labels/label"):
-        tag = label.find("name")
-        if tag is not None and tag.text and tag.text.strip() in word:
-            tag.text = word[tag.text.strip()]
-    for place, image in enumerate(tree.iterfind("image")):
-        image.set("id", str(place))
-    return names
+    plain = Element("annotations")
+    labels = SubElement(SubElement(SubElement(plain, "meta"), "task"), "labels")
+    for label in word.values():
+        SubElement(SubElement(labels, "label"), "name").text = label
+    for place, image in enumerate(images):
+        copy = SubElement(plain, "image", {"id": str(place), **_of(image, _IMAGE_KEYS)})
+        for shape in image:
+            attributes = _of(shape, _SHAPE_KEYS)
+            if "label" in attributes:
+                attributes["label"] = word.get(attributes["label"], "")
+            turned = _turned(shape)
+            tag = str(shape.tag) if turned is None else "polygon"
+            SubElement(copy, tag, attributes if turned is None else {**attributes, "points": turned})
+    return plain, names
+
+
+def _of(element: Element, keys: Sequence[str]) -> dict[str, str]:
+    return {key: element.get(key, "") for key in keys if key in element.attrib}
+
+
+def _turned(shape: Element) -> str | None:
+    """The corners of a box with a rotation (degrees, clockwise, about its middle), which hotcoco passes over."""
+    try:
+        angle = math.radians(float(shape.get("rotation", "0")))
+        x1, y1, x2, y2 = (float(shape.get(key, "nan")) for key in ("xtl", "ytl", "xbr", "ybr"))
+    except ValueError:
+        return None
+    if shape.tag != "box" or not angle or not math.isfinite(angle + x1 + y1 + x2 + y2):
+        return None
+    points = _corners(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, angle))
+    return ";".join(f"{x:.6f},{y:.6f}" for x, y in zip(points[::2], points[1::2], strict=True))
 
 
 def _dota_parts(path: Path) -> dict[str, Path]:
@@ -254,8 +283,10 @@ def _add_content(
             draft.error("missing-picture", source, f"picture {given[:200]!r} is not there; left out")
             continue
         hw = (int(picture.get("height") or 0), int(picture.get("width") or 0))
-        if in_parts or min(hw) < 1:
-            hw = (name and header_hw(root / name)) or (0, 0)
+        # what a file says of the size is believed only where there is no picture to ask
+        hw = (0, 0) if in_parts else hw
+        if name is not None:
+            hw = header_hw(root / name) or (0, 0)
         if (min(hw) < 1 and (need_images or in_parts)) or max(hw) > MAX_SIDE:
             draft.error("unreadable-picture", source, f"picture {name!r}: no size, no readable picture; left out")
             continue
@@ -276,6 +307,10 @@ def _add_annotation(
         return
     scale = draft.picture_hw(picture) if in_parts else (1, 1)
     box = (x * scale[1], y * scale[0], (x + w) * scale[1], (y + h) * scale[0])
+    outline = annotation.get("segmentation") or None
+    if outline is not None and not _is_near(outline, draft.picture_hw(picture)):
+        draft.error("bad-outline", source, "its outline lies far outside the picture; left out, the box is kept", id_)
+        outline = None
     draft.add_box(
         picture,
         box,
@@ -283,8 +318,14 @@ def _add_annotation(
         id_,
         crowd=bool(annotation.get("iscrowd")),
         difficult=bool(annotation.get("difficult")),
-        segmentation=annotation.get("segmentation") or None,
+        segmentation=outline,
     )
+
+
+def _is_near(rings: Sequence[Sequence[float]], hw: tuple[int, int]) -> bool:
+    """Do all points lie within a picture's size of the picture? To draw far ones takes memory without end."""
+    h, w = hw
+    return all(all(-w <= x <= 2 * w for x in ring[::2]) and all(-h <= y <= 2 * h for y in ring[1::2]) for ring in rings)
 
 
 def _picture_folders(root: Path, source: Path) -> list[str]:

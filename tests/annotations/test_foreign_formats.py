@@ -73,6 +73,24 @@ def test_cvat_with_numbers_that_are_none(tmp_path: Path) -> None:
     assert "bad-box" in {f.kind for f in truth.faults}
 
 
+def test_a_turned_box_and_one_of_a_giant(tmp_path: Path) -> None:
+    """A quarter turn by hand; points so far away that drawing them would fill the memory."""
+    pictures(tmp_path, "a.png", "sub/b.png")
+    turned = CVAT.replace('z_order="0"></box>', 'rotation="90.00"></box>')
+    (tmp_path / "annotations.xml").write_text(turned.replace("11.00,12.00", "11.00,99999999999"))
+    truth = load(tmp_path / "annotations.xml")
+    # 29.5 x 10 about (25.25, 25) becomes 10 x 29.5
+    np.testing.assert_allclose(truth.boxes, [[20.25, 10.25, 30.25, 39.75], [1, 2, 11, 40]], atol=1e-5)
+    assert truth.outlines.has.tolist() == [True, False]
+    assert "bad-outline" in {f.kind for f in truth.faults}
+
+
+def test_the_size_is_the_picture_s(tmp_path: Path) -> None:
+    pictures(tmp_path, "a.png", "sub/b.png")
+    (tmp_path / "annotations.xml").write_text(CVAT.replace('width="60"', 'width="2000000000"'))
+    assert load(tmp_path / "annotations.xml").image_hw.tolist() == [[40, 60], [40, 60]]
+
+
 def test_names_of_pictures_cannot_lead_out(tmp_path: Path) -> None:
     pictures(tmp_path, "set/a.png", "b.png")
     (tmp_path / "set/annotations.xml").write_text(CVAT.replace("sub/b.png", "../b.png"))
