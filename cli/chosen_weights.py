@@ -10,14 +10,21 @@ from detseg.checkpoints import Card, zoo
 from detseg.checkpoints.header import open_header
 
 
-def choose(weights: Path | None, *, runtime: str, device: str, imgsz: tuple[int, int] | None) -> tuple[Path, str, Card]:
+def choose(
+    weights: Path | None,
+    *,
+    runtime: str,
+    device: str,
+    imgsz: tuple[int, int] | None,
+    several_sizes: bool = False,
+) -> tuple[Path, str, Card]:
     """The weight file, its kind ("onnx", "safetensors") and its card, checked.
 
-    ONNX is the faster on a CPU; a GPU or another frame size needs .safetensors. Raises WeightsError for a file that
-    cannot be used, UsageError for a frame size that an exported model does not take.
+    ONNX is the faster on a CPU; a GPU, another frame size or several need .safetensors. Raises WeightsError for a
+    file that cannot be used, UsageError for a frame size that an exported model does not take.
     """
     on_gpu = device not in ("auto", "cpu")
-    wants_torch = runtime == "torch" or (runtime == "auto" and (on_gpu or imgsz))
+    wants_torch = runtime == "torch" or (runtime == "auto" and (on_gpu or imgsz or several_sizes))
     kind = "safetensors" if wants_torch else "onnx"
     path = zoo.resolve(weights, kind) if weights else zoo.default_weights("detect", kind)
     kind, card = open_header(path)

@@ -15,7 +15,7 @@ Examples:
   detseg detect photos/
   detseg detect photos/ -o found --save image,coco --conf 0.4
   detseg detect cat.jpg dog.jpg --classes cat,dog --json
-  detseg detect photos/ --tta --runtime torch --tta-scales 0.8,1,1.25
+  detseg detect photos/ --tta
   find . -name '*.jpg' | detseg detect -
 
 SOURCE is a picture, a folder (with all below it), a pattern, a .txt file with one path a line, or - for

@@ -156,7 +156,11 @@ def _outside(folder: Path, sources: tuple[str, ...]) -> Iterator[ImageFile]:
 def _model(request: Request) -> Model:
     """The weights, checked, and the selection in terms of their classes."""
     weights, kind, card = chosen_weights.choose(
-        request.weights, runtime=request.runtime, device=request.device, imgsz=request.imgsz
+        request.weights,
+        runtime=request.runtime,
+        device=request.device,
+        imgsz=request.imgsz,
+        several_sizes=tta.wants_scales(request),
     )
     classes = _class_indices(request.classes, card.categories)
     kind_of_nms = tta.suppression(request)

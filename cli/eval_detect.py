@@ -26,7 +26,11 @@ TOP_K = 3000  # scores of a picture that enter suppression: more than that chang
 def detect(request: Request, truth: AnnotationSet) -> Found:
     """What the weights find on every picture."""
     weights, kind, card = chosen_weights.choose(
-        request.weights, runtime=request.runtime, device=request.device, imgsz=request.imgsz
+        request.weights,
+        runtime=request.runtime,
+        device=request.device,
+        imgsz=request.imgsz,
+        several_sizes=tta.wants_scales(request),
     )
     match = ClassMatch.of(card.categories, truth.categories)
     if not match.pairs:

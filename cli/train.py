@@ -237,16 +237,29 @@ def _introduce(prepared: Prepared, folder: Path) -> None:
         f"{len(truth)} pictures, {len(truth.boxes)} objects of {len(truth.categories)} classes; {validation}",
     ]
     if prepared.anchors is not None:
-        fit = prepared.anchors
-        lines.append(
-            f"anchors from the data: mean IoU {fit.mean_iou:.3f}, reach {fit.best_possible_recall:.1%} of the boxes"
-        )
+        lines += _about_anchors(prepared)
     if prepared.left_random:
         first = ", ".join(prepared.left_random[:4])
         lines.append(f"{len(prepared.left_random)} tensors do not fit the checkpoint and start anew: {first} ...")
     if truth.faults:
         lines.append(f"{len(truth.faults)} faults in the data, the first: {truth.faults[0]} (all: detseg data info)")
     click.echo("\n".join([*lines, f"run folder: {folder}"]), err=True)
+
+
+def _about_anchors(prepared: Prepared) -> list[str]:
+    """How well the anchors fit, and what to do where they do not."""
+    fit, origin = prepared.anchors, prepared.card.training["anchors"]["from"]
+    assert fit is not None
+    best = f"best possible recall {fit.best_possible_recall:.1%}"
+    lines = [f"{len(fit.wh)} anchors from the {origin}: mean IoU {fit.mean_iou:.3f}, {best}"]
+    if fit.best_possible_recall < 0.98:
+        remedy = "a larger --imgsz helps small boxes"
+        if origin == "model":
+            remedy = "--anchors data fits them to the data"
+        lines.append(
+            f"{1 - fit.best_possible_recall:.1%} of the boxes differ from every anchor by a factor of 4; {remedy}"
+        )
+    return lines
 
 
 def _run(prepared: Prepared, folder: Path, quiet: bool) -> Exit:

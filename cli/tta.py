@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 NMS_KINDS = ("hard", "soft", "soft-linear", "diou", "wbf")
-USUAL_SCALES = (1.0,)
+USUAL_SCALES = (0.8, 1.0, 1.25)  # with both sides, what measured best (yolo.md)
 
 
 class Scales(click.ParamType):
@@ -61,6 +61,11 @@ def options_of_views(function: F) -> F:
     return function
 
 
+def wants_scales(request: Any) -> bool:
+    """Whether the request asks for frames of other sizes than the model's own."""
+    return request.tta and request.tta_scales != (1.0,)
+
+
 def suppression(request: Any) -> NMS:
     """The kind of suppression that a request asks for, or what measured best for it (yolo.md)."""
     return request.nms or ("wbf" if request.tta else "hard")
@@ -76,7 +81,7 @@ def views(request: Any, kind: str) -> tuple[Views | None, str]:
     from detseg.postprocess import Views
 
     wanted = Views.of(request.tta_scales, request.tta_flips, request.tta_merge)
-    if kind == "onnx" and wanted.scales != (1.0,):
+    if kind == "onnx" and wants_scales(request):
         note = "an exported model takes only frames of its own size: views are flipped, not scaled; "
-        return wanted.at_own_size(), note + "scales need .safetensors weights (--runtime torch)"
+        return wanted.at_own_size(), note + "scales need .safetensors weights"
     return wanted, ""
