@@ -272,7 +272,7 @@ class VGGTail(nn.Module):
 
 
 class Levelled(nn.Module):
-    """The backbone's maps with `width` channels of like strength each; with `top_down` deeper ones added to finer ones."""
+    """The backbone's maps with `width` channels of like strength each; with `top_down` deeper ones added to finer."""
 
     def __init__(self, channels: Sequence[int], width: int, top_down: bool) -> None:
         super().__init__()
