@@ -9,11 +9,11 @@ from .subcommands import LazySubcommandGroup
 # The one-line helps stand here, so that `detseg data --help` imports no subcommand
 SUBCOMMANDS = {
     "info": "What is in a data set: pictures, objects of each class, sizes.",
-    "check": "Everything that is wrong with a data set, and what helps.",
-    "convert": "Write a data set in another format, with its pictures.",
-    "fix": "Write a repaired copy of a data set.",
     "show": "Pictures with their truth, as a page and a contact sheet.",
+    "check": "Everything that is wrong with a data set, and what helps.",
+    "fix": "Write a repaired copy of a data set.",
     "split": "Divide a data set into train, val and test, every class in its share.",
+    "convert": "Write a data set in another format, with its pictures.",
     "anchors": "The anchor sizes that fit a data set best.",
     "sample": "Write a small data set of drawn shapes to try things on.",
     "download": "Get a public data set: download, check, unpack.",
@@ -22,13 +22,14 @@ _EPILOG = """\b
 Examples:
   detseg data sample shapes/
   detseg data info shapes/
-  detseg data anchors shapes/ -k 6 --imgsz 320"""
+  detseg data check shapes/
+  detseg data show shapes/ --class circle"""
 
 
 @click.group(cls=LazySubcommandGroup, modules=__name__, helps=SUBCOMMANDS, epilog=_EPILOG)
 def command() -> None:
-    """Look at data sets: what is in them, which anchors fit them.
+    """Data sets: look at them, check, repair, divide and convert them.
 
-    DATA is a folder (VOC tree, YOLO tree, COCO JSON files), a COCO .json or a YOLO data.yaml: which, is found
-    by looking.
+    DATA is a folder (VOC tree, YOLO tree, COCO JSON files, mask folder, ...), a COCO .json or a YOLO data.yaml:
+    which, is found by looking. It may also be the name of a public set that was downloaded.
     """

@@ -87,6 +87,7 @@ def command(
     in one part; --group-by keeps together what else belongs together, such as the frames of one film. DATA stays as
     it is, and the same seed gives the same parts.
     """
+    from detseg.annotations.formats import place_of_data
     from detseg.checks import division_files
     from detseg.checks.division import divide
     from detseg.checks.rewriting import check_format
@@ -95,6 +96,7 @@ def command(
 
     parts = _names(names, len(fractions))
     pattern = _pattern(group_by)
+    data = place_of_data(data)
     whole = division_files.load_whole(data, split, check_format(data))
     with Progress("looking at pictures", len(whole), quiet=quiet) as bar:
         division = divide(whole, parts, fractions, seed=seed, group_by=pattern, workers=workers, on_picture=bar.advance)

@@ -28,7 +28,7 @@ COMMANDS = {
     "detect": "Find objects in pictures and write what was found.",
     "train": "Train a detector on a data set.",
     "eval": "Measure a detector, or its written results, against a data set.",
-    "data": "Look at data sets: what is in them, which anchors fit them.",
+    "data": "Data sets: look at them, check, repair, divide and convert them.",
     "weights": "List weight files and show what is in them.",
     "models": "List the models that can be trained: paper, size, parameters, operations.",
     "export": "Write a trained model as ONNX, checked against its source.",

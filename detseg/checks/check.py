@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detseg.annotations import AnnotationSet, find_format
+from detseg.annotations.formats import place_of_data
 from detseg.annotations.semantic import SemanticSet
 from detseg.checks.finding import Findings, Report
 from detseg.checks.maps import check_maps, look_at_maps
@@ -38,7 +39,7 @@ def check(
     `decode` False reads only the headers of pictures, and compares files byte by byte alone. Raises DataError where
     there is no data set or no such split; a part that cannot be read is a finding.
     """
-    path = Path(path)
+    path = place_of_data(path)
     format = find_format(path)
     found = Findings()
     parts = load_parts(path, split, found)

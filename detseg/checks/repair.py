@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from detseg import files
 from detseg.annotations import AnnotationSet, Categories
+from detseg.annotations.formats import place_of_data
 from detseg.annotations.mask_files import MaskFiles, read_pixels
 from detseg.annotations.semantic import IGNORE, SemanticSet
 from detseg.annotations.split_names import canonical
@@ -35,7 +36,9 @@ _NOT_A_CHANGE = frozenset(
     {"empty-picture", "no-label-file", "unlisted-picture", "assumed-void", "binary-masks", "unsupported-key"}
     | {"no-names", "unmasked-picture", "class-without-objects", "duplicate-name"}
 )
-_FILES_AS_THEY_ARE = frozenset({"stray-picture", "stray-labels", "stray-mask"})
+_DONE = dict.fromkeys(("stray-picture", "stray-labels", "stray-mask"), "not taken over: ") | dict.fromkeys(
+    ("other-picture-named", "odd-filename", "wrong-class-count"), "corrected: "
+)
 _KEPT_FIRST = ("test", "testdev", "val", "minival", "train")  # where a picture of two splits stays
 
 
@@ -99,7 +102,7 @@ def repair(
     objects and pictures given twice are kept once. Raises DataError where nothing can be used, DetsegError where
     `out` cannot be written.
     """
-    path, out = Path(path), Path(out)
+    path, out = place_of_data(path), Path(out)
     format = rewriting.check_format(path)
     log, found = _Log(), Findings()
     parts = load_parts(path, None, found)
@@ -108,7 +111,7 @@ def repair(
     check_tree(path, parts, found)
     for finding in found.sorted():
         if finding.kind not in _NOT_A_CHANGE:
-            words = "not taken over: " if finding.kind in _FILES_AS_THEY_ARE else ""
+            words = _DONE.get(finding.kind, "")
             log.told(finding.kind, finding.file, words + finding.message, finding.annotation)
     facts = _survey(parts, wishes.workers, on_progress)
     readable = [_readable(part, facts, log) for part in parts]
@@ -337,7 +340,10 @@ def _write(
         rewriting.write_yolo(parts, folder, pictures, changed, extra_keys(path))
     else:
         usable = [replace(part, maps=_without(part.maps, masks)) for part in parts]
-        rewriting.write_masks(usable, path, folder, pictures, kept)
+        some = [part for part in usable if part.maps is not None and len(part.maps)]
+        if not some:
+            raise DataError(f"{path}: no label map of it can be used; {next(iter(log.changes)).message}")
+        rewriting.write_masks(some, path, folder, pictures, kept)
 
 
 def _without(maps: SemanticSet | None, masks: Mapping[Path, NDArray[np.uint8] | None]) -> SemanticSet | None:
