@@ -7,7 +7,6 @@ order of their ids, which may have holes; picture, category and annotation ids s
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from detseg import files
 from detseg.annotations.coco_file import load_file
 from detseg.annotations.dataset import AnnotationSet
-from detseg.annotations.outlines import Outlines
+from detseg.annotations.joining import together
 from detseg.annotations.split_names import SPLITS, canonical, choose_split, split_of
 from detseg.errors import DataError
 from detseg.geometry.boxes import xyxy_to_xywh
@@ -128,30 +127,8 @@ def _subfolders(root: Path) -> list[Path]:
 
 
 def _together(root: Path, sets: Sequence[AnnotationSet], sources: Sequence[Path]) -> AnnotationSet:
-    """Several files as one set. Ids are kept where they stay unique, otherwise they count from 1."""
-    first = sets[0]
-    if len(sets) == 1:
-        return first
+    """Several files as one set."""
     for other, file in zip(sets[1:], sources[1:], strict=True):
-        if other.categories != first.categories:
+        if other.categories != sets[0].categories:
             raise DataError(f"{sources[0]} and {file} have different categories; name one split, or one file")
-    pictures = np.cumsum([0, *(len(s) for s in sets)])
-    image_ids = np.concatenate([s.image_ids for s in sets])
-    ids = np.concatenate([s.ids for s in sets])
-    return AnnotationSet.from_columns(
-        root=root,
-        format=first.format,
-        categories=first.categories,
-        image_files=[os.path.relpath(s.root / f, root) for s in sets for f in s.image_files],
-        image_hw=np.concatenate([s.image_hw for s in sets]),
-        image_ids=image_ids if len(np.unique(image_ids)) == len(image_ids) else None,
-        image_index=np.concatenate([s.image_index + n for s, n in zip(sets, pictures, strict=False)]),
-        boxes=np.concatenate([s.boxes for s in sets]),
-        labels=np.concatenate([s.labels for s in sets]),
-        areas=np.concatenate([s.areas for s in sets]),
-        ids=ids if len(np.unique(ids)) == len(ids) else None,
-        crowd=np.concatenate([s.crowd for s in sets]),
-        difficult=np.concatenate([s.difficult for s in sets]),
-        outlines=Outlines.concatenate([s.outlines for s in sets]),
-        faults=[fault for s in sets for fault in s.faults],
-    )
+    return together(root, sets)

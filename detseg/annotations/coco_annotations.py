@@ -23,7 +23,7 @@ from detseg.annotations.coco_pictures import Picture
 from detseg.annotations.coco_values import MAX_ID, Repeating, Unusable, as_id, json_object, number, short
 from detseg.annotations.dataset import Fault
 from detseg.annotations.draft import Box, Draft, Rows
-from detseg.annotations.outlines import Outlines, check, check_text, rle_of, text_of
+from detseg.annotations.outlines import FARTHEST, Outlines, check, check_text, is_far, rle_of, text_of
 from detseg.geometry.rle import box as box_of_rle
 
 _CHUNK = 20_000  # annotations decoded at a time: few enough to stay small, many enough for numpy
@@ -162,6 +162,7 @@ def _repeats_a_key(entry: Any) -> bool:
 
 _ENTRY = msgspec.json.Decoder(_Entry)
 _POLYGONS = msgspec.json.Decoder(list[Annotated[list[float], msgspec.Meta(min_length=6)]])
+_DIGITS = bytes(ord("0") if chr(i).isdecimal() and i < 128 else i for i in range(256))
 _KEYS = tuple(f'"{field}"'.encode() for field in ("category_id", "bbox"))  # each costs a tenth of the time
 
 
@@ -206,20 +207,26 @@ def _texts(raws: list[msgspec.Raw], hw: NDArray[np.int64]) -> tuple[list[bytes],
     texts = [bytes(raw) for raw in raws]
     texts = [text.translate(None, b" \t\r\n") if b" " in text else text for text in texts]
     drawn = np.ones(len(texts), np.bool_)
-    decode = _POLYGONS.decode
+    decode, may_be_far = _POLYGONS.decode, _may_be_far(texts)
     for i, text in enumerate(texts):
         if text in _NO_OUTLINE:
             continue
         try:
             if text.startswith(b"["):
                 for ring in decode(text):
-                    if len(ring) & 1:
+                    if len(ring) & 1 or (may_be_far and is_far(ring)):
                         drawn[i] = False
             else:
                 check_text(text, _known(hw[i]))
         except ValueError:
             drawn[i] = False
     return texts, drawn
+
+
+def _may_be_far(texts: list[bytes]) -> bool:
+    """Can one of the polygons reach very far? Only numbers of many digits do, or with an exponent: a quick look."""
+    together = b"".join(texts).translate(_DIGITS)
+    return b"0" * len(str(FARTHEST + 1)) in together or b"e" in together or b"E" in together
 
 
 def _known(hw: NDArray[np.int64]) -> tuple[int, int] | None:
@@ -260,7 +267,12 @@ def _of_singles(singles: list[_Single]) -> _Columns:
 def _single(entry: Any, position: int, file: Source, told: list[tuple[int, Fault]]) -> _Single | None:
     """One annotation with all its oddities; None, and a fault, where it cannot be used."""
     if isinstance(entry, msgspec.Raw):
-        entry = json.loads(bytes(entry), object_pairs_hook=json_object)
+        try:
+            entry = json.loads(bytes(entry), object_pairs_hook=json_object)
+        except ValueError as error:  # a byte that is no UTF-8, in a place that nobody had looked at
+            message = f"it cannot be read: {error}; left out"
+            told.append((position, Fault("error", "bad-annotation", str(file.path), message, position)))
+            return None
     own = as_id(entry.get("id")) if isinstance(entry, dict) else None
 
     def tell(severity: Any, kind: str, message: str) -> None:

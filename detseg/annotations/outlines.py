@@ -20,6 +20,7 @@ from detseg.geometry import rle as run_lengths
 
 Segmentation = list[list[float]] | dict[str, Any]
 
+FARTHEST = 999_999  # pixels; six digits
 _POLYGONS = msgspec.json.Decoder(list[list[float]])
 _NOTHING = (b"", b"[]", b"null")
 
@@ -161,6 +162,13 @@ def _check_polygons(rings: list[Any]) -> None:
             raise ValueError("a polygon of it has less than three points, or an odd count of numbers")
         if not math.isfinite(sum(ring)):  # one that is not makes the sum so
             raise ValueError("a polygon of it holds something that is no usable number")
+        if is_far(ring):
+            raise ValueError(f"a point of it lies more than {FARTHEST:,} pixels away")
+
+
+def is_far(ring: Sequence[float]) -> bool:
+    """Does a polygon reach where no picture does? What draws it takes memory for all the way."""
+    return max(ring) > FARTHEST or min(ring) < -FARTHEST
 
 
 def _check_run_lengths(value: dict[str, Any], hw: tuple[int, int] | None) -> None:

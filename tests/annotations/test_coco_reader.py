@@ -326,3 +326,24 @@ def test_outlines_as_pycocotools_reads_them(data_dir: Path, file: str) -> None:
         assert truth.outlines.rle(row, (h, w)) == {"size": theirs["size"], "counts": counts}
         if row % 50 == 0:
             assert (truth.outlines.mask(row, (h, w)) == np.asarray(coco_mask.decode([theirs])[..., 0])).all()
+
+
+@pytest.mark.parametrize("far", ["1234567.5", "1e11", "-1E9", "0.12345678"])
+def test_outlines_that_reach_far_away(tmp_path: Path, far: str) -> None:
+    """What draws polygons writes beyond its memory when they are that large."""
+    picture(tmp_path / "a.jpg")
+    file = write(tmp_path / "x.json", [entry(1)], [ann(1, [1, 2, 30, 40], segmentation=[[1, 2, 3, 4, 5, 777]])])
+    file.write_text(file.read_text().replace("777", far))
+    truth = load(file)
+    assert truth.outlines.has.tolist() == [far.startswith("0")]
+    assert [f.kind for f in truth.faults] == ["bad-outline"] * (not far.startswith("0"))
+
+
+def test_a_byte_that_is_no_text(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    outline = {"size": [80, 100], "counts": "byte"}
+    file = write(tmp_path / "x.json", [entry(1)], [ann(1, [1, 2, 3, 4]), ann(2, [1, 2, 3, 5], segmentation=outline)])
+    file.write_bytes(file.read_bytes().replace(b'"byte"', b'"\xff\xfe"'))
+    truth = load(file)
+    assert truth.ids.tolist() == [1]
+    assert [f.kind for f in truth.faults] == ["bad-annotation"]

@@ -53,6 +53,8 @@ def test_a_text_that_is_let_through_covers_the_picture(text: bytes, hw: tuple[in
         ([[1, 2, 3, 4]], "less than three points"),
         ([[1, 2, 3, 4, 5, 6, 7]], "odd"),
         ([[1, 2, 3, 4, 5, float("nan")]], "no usable number"),
+        ([[0, 0, 1e6, 0, 5, 5]], "999,999 pixels away"),
+        ([[0, 0, 5, 5, -99999999999.0, 0]], "999,999 pixels away"),
         ("ring", "neither polygons"),
         ({"counts": [4]}, "no size"),
         ({"size": [2, 2]}, "no counts"),
