@@ -19,10 +19,10 @@ def split(help: str = "Only this part of the data set (train, val, ...).  [defau
 
 
 def pictures() -> Any:
-    """--link, --copy, --no-images -> `pictures: Literal["link", "copy", "none"]`."""
+    """--copy, --link, --no-images -> `pictures: Literal["link", "copy", "none"]`."""
     flags = (
-        ("--link", "link", True, "Hard links to the pictures, copies where the disk cannot.  [default]"),
-        ("--copy", "copy", False, "Copy the pictures."),
+        ("--copy", "copy", True, "Copy the pictures.  [default]"),
+        ("--link", "link", False, "Hard links instead of copies, where the disk can."),
         ("--no-images", "none", False, "Annotations only."),
     )
 

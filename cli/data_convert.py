@@ -28,9 +28,7 @@ _TARGETS = ("coco", "voc", "yolo", "masks", "cvat", "dota", "openimages")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--to", type=click.Choice(_TARGETS), required=True, help="The format to write.")
 @data_arguments.split()
-@click.option("--copy", "pictures", flag_value="copy", default=True, help="Copy the pictures.  [default]")
-@click.option("--link", "pictures", flag_value="link", help="Hard links instead of copies, where the disk can.")
-@click.option("--no-images", "pictures", flag_value="none", help="Annotations only.")
+@data_arguments.pictures()
 @click.option("--outlines/--no-outlines", default=True, help="Write outlines where the format can.  [default: yes]")
 @click.option(
     "--objects",

@@ -76,7 +76,7 @@ class Repair:
 class Wishes:
     """What is wanted besides the plain repairs: pictures linked or copied, equal pictures kept, classes merged."""
 
-    pictures: Pictures = "link"
+    pictures: Pictures = "copy"
     keep_duplicates: bool = False
     merge_names: bool = False
     workers: int = 4
