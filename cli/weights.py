@@ -13,10 +13,12 @@ import click
 from . import options, weights_import
 from .subcommands import SubcommandGroup
 
+_LONGEST = 200  # characters of one setting that people want to see
 _EPILOG = """\b
 Examples:
   detseg weights list
   detseg weights info runs/train/exp/best.safetensors
+  detseg weights import yolov4-tiny.cfg yolov4-tiny.weights --names coco.names
   detseg weights verify"""
 
 
@@ -128,7 +130,8 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
         for key, item in value.items():
             yield from _flat(f"{name}.{key}", item)
     else:
-        yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        yield name, text if len(text) <= _LONGEST else f"{text[:100]} ... ({len(text):,} characters: see --json)"
 
 
 def _entry_json(entry: Any) -> dict[str, Any]:

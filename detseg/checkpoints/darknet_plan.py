@@ -450,7 +450,7 @@ def _answer(section: Section, before: _Before, head: Head) -> Read:
 def _anchors(section: Section) -> tuple[tuple[float, float], ...]:
     """All pairs of the list; `num` of them where it says so."""
     flat = section.numbers("anchors", 0.0, 1e6)
-    count = section.integer("num", len(flat) // 2, 1, 1000)
+    count = section.integer("num", max(1, (len(flat) + 1) // 2), 1, 1000)
     if len(flat) < 2 * count or not flat or min(flat) <= 0:
         raise section.wrong(
             f"must be {2 * count} numbers above 0, a width and a height each, got {len(flat)}", "anchors"

@@ -76,7 +76,7 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
         model=config.model,
         config=module.config_to_json(settings),
         categories=truth.categories,
-        preprocess=Preprocess((config.imgsz, config.imgsz), config.fit, mean=backbone.mean, std=backbone.std),
+        preprocess=_preprocess(config, settings.backbone, backbone),
         training=provenance(config, truth, command),
     )
     fit = found[0] if found else _fit_of_own_anchors(card, truth, config)
@@ -127,11 +127,22 @@ def _structure(config: TrainConfig) -> dict[str, Any]:
     return {n: card.config[n] for n in catalog.entry(config.model).structure if card.model == config.model}
 
 
+def _preprocess(config: TrainConfig, name: str, backbone: Any) -> Preprocess:
+    """What the network sees: normalised as the backbone's weights want it, be they a checkpoint's or ImageNet's."""
+    own = Preprocess((config.imgsz, config.imgsz), config.fit, mean=backbone.mean, std=backbone.std)
+    if config.weights is None:
+        return own
+    card = checkpoints.read_card(config.weights)
+    if card.config.get("backbone") != name:
+        return own
+    return replace(own, mean=card.preprocess.mean, std=card.preprocess.std)
+
+
 def _start_from(model: Detector, weights: str) -> tuple[str, ...]:
     """Copies every tensor that fits; returns the names of those left as they were."""
     _, state = checkpoints.load(weights)
     own = model.state_dict()
-    state = model.adapted(state) if hasattr(model, "adapted") else state
+    state = model.adapted(state)
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
     return tuple(name for name in own if name not in fitting)
