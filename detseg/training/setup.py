@@ -76,7 +76,7 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
         model=config.model,
         config=module.config_to_json(settings),
         categories=truth.categories,
-        preprocess=_preprocess(config, settings.backbone, backbone),
+        preprocess=_preprocess(config, getattr(settings, "backbone", None), backbone),
         training=provenance(config, truth, command),
     )
     fit = found[0] if found else _fit_of_own_anchors(card, truth, config)
@@ -127,7 +127,7 @@ def _structure(config: TrainConfig) -> dict[str, Any]:
     return {n: card.config[n] for n in catalog.entry(config.model).structure if card.model == config.model}
 
 
-def _preprocess(config: TrainConfig, name: str, backbone: Any) -> Preprocess:
+def _preprocess(config: TrainConfig, name: str | None, backbone: Any) -> Preprocess:
     """What the network sees: normalised as the backbone's weights want it, be they a checkpoint's or ImageNet's."""
     own = Preprocess((config.imgsz, config.imgsz), config.fit, mean=backbone.mean, std=backbone.std)
     if config.weights is None:

@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import ssd300_vgg16, ssdlite320_mobilenet_v3_large
 
-from detseg.checkpoints.tensors import load_into
+from detseg.annotations.sample import write_sample
+from detseg.checkpoints.tensors import load_into, save
 from detseg.checkpoints.torchvision_ssd import SSD300, SSDLITE320, kind_of, read_torchvision_ssd, renamed
 from detseg.detectors import catalog, ssd
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import WeightsError
 from detseg.postprocess import Selection, select
+from detseg.training.config import TrainConfig
+from detseg.training.setup import prepare
 
 CLASSES = 5
 # what torchvision's two select with: threshold, overlap, detections, candidates a class
@@ -129,6 +132,20 @@ def test_cocos_file_loses_the_ids_that_coco_does_not_use(tmp_path):
         logits = theirs.head(features)["cls_logits"][0][:, [0, *card.categories.ids]]
         scores = ours.detect(as_ours("ssdlite", image)).scores[0]
     torch.testing.assert_close(scores, logits.softmax(dim=1)[:, 1:], atol=1e-4, rtol=1e-4)
+
+
+def test_training_goes_on_from_torchvisions_weights_as_they_were_trained(tmp_path):
+    """The default boxes and the normalisation are those of the weights; only the classes start anew."""
+    _, theirs = twins("ssdlite")
+    torch.save(theirs.state_dict(), tmp_path / "five.pth")
+    card, state = ssd.from_torchvision(tmp_path / "five.pth", list("abcde"))
+    save(tmp_path / "five.safetensors", card, state)
+    data = write_sample(tmp_path / "data", images=4, hw=(64, 96))
+    config = TrainConfig(data=str(data), model=card.model, weights=str(tmp_path / "five.safetensors"))
+    prepared = prepare(config, "x")
+    assert prepared.card.preprocess == card.preprocess
+    assert prepared.card.config["reduced_tail"] is True
+    assert {name.split(".")[2] for name in prepared.left_random} == {"logits"}
 
 
 def test_what_is_no_ssd_of_torchvision_is_refused(tmp_path):
