@@ -54,6 +54,11 @@ class DarknetConfig:
     objectness_weight: float = 1.0
     class_weight: float = 1.0
 
+    @property
+    def backbone(self) -> str:
+        """The network has no part of the shared module."""
+        return ITS_OWN
+
 
 class Darknet(Detector):
     """The layers up to the predictions (`backbone`), and the heads, each with its last convolution."""

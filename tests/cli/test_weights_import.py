@@ -102,3 +102,18 @@ def test_sources_are_never_overwritten(files, capsys):
     cfg, weights, _ = files
     assert run(cfg, weights, "-o", cfg) == 2
     assert "would be overwritten" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_fine_tuning_takes_model_frame_and_fit_from_the_checkpoint(files, tmp_path, capsys):
+    cfg, weights, _ = files
+    assert run(cfg, weights) == 0
+    assert main(["data", "sample", str(tmp_path / "shapes"), "--images", "10"]) == 0
+    words = ["--epochs", "1", "--batch", "4", "--workers", "0", "--device", "cpu", "--multi-scale", "0", "-q"]
+    checkpoint = weights.with_suffix(".safetensors")
+    assert main(["train", str(tmp_path / "shapes"), "-w", str(checkpoint), "--out", str(tmp_path / "run"), *words]) == 0
+    trained = tmp_path / "run" / "weights" / "best.safetensors"
+    card = read_card(trained)
+    assert (card.model, card.preprocess.frame_hw, card.preprocess.fit) == ("darknet", (64, 64), "stretch")
+    assert len(card.categories) < 80
+    assert main(["eval", str(trained), str(tmp_path / "shapes"), "--out", str(tmp_path / "eval"), "-q"]) == 0
