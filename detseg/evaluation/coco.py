@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from detseg.annotations import AnnotationSet
 from detseg.annotations.coco import to_coco
-from detseg.annotations.outlines import Outlines, Segmentation
+from detseg.annotations.outlines import FARTHEST, Outlines, Segmentation
 from detseg.errors import DataError
 from detseg.evaluation import records
 from detseg.evaluation.metrics import TWELVE, ClassMetrics, DetectionMetrics, Kind
@@ -155,7 +155,8 @@ def filled_outlines(truth: AnnotationSet, rows: NDArray[np.float64], outlines: O
 def _filled(outlines: Outlines, boxes: NDArray[Any]) -> Outlines:
     if outlines.has.all():
         return outlines
-    corners = zip(outlines.has.tolist(), boxes.tolist(), strict=True)  # in pycocotools' order, for equal masks
+    drawable = np.clip(boxes, -FARTHEST, FARTHEST)
+    corners = zip(outlines.has.tolist(), drawable.tolist(), strict=True)  # in pycocotools' order, for equal masks
     drawn: list[Segmentation | None] = [
         None if has else [[x1, y1, x1, y2, x2, y2, x2, y1]] for has, (x1, y1, x2, y2) in corners
     ]

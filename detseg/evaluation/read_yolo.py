@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from detseg.annotations import AnnotationSet
-from detseg.annotations.outlines import Outlines, text_of
+from detseg.annotations.outlines import Outlines, check, text_of
 from detseg.errors import DataError
 from detseg.evaluation.lookup import UNKNOWN, Classes, Pictures
 from detseg.evaluation.reading import Objects, files_in, numbers, read_lines, shown
@@ -44,7 +44,7 @@ def read(folder: Path, truth: AnnotationSet) -> Objects:
             unscored += score is None
             place = labels[label] if label < len(labels) else UNKNOWN
             points = np.array(shape) * np.resize([w, h], len(shape))
-            polygons.append(points.tolist() if len(shape) > _BOX else None)
+            polygons.append(_polygon(points.tolist(), where) if len(shape) > _BOX else None)
             rows.append([picture, *_xywh(points), 1.0 if score is None else score, place])
     note = f"{unscored} of {len(rows)} objects have no score: it is taken to be 1" if unscored else ""
     read = Objects.of(rows, note)
@@ -66,6 +66,14 @@ def _object(words: Sequence[str], where: str) -> tuple[int, list[float], float |
     if count == _BOX or (count >= _LEAST_POLYGON and count % 2 == 0):
         return int(values[0]), values[1:], None
     return int(values[0]), values[1:-1], values[-1]
+
+
+def _polygon(points: list[float], where: str) -> list[float]:
+    try:
+        check([points])
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+    return points
 
 
 def _xywh(points: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[float]:

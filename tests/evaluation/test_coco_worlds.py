@@ -303,6 +303,15 @@ def test_real_masks_and_crowds(data_dir: Path, kind: Kind) -> None:
     assert 0.1 < evaluate_rows(truth, found, kind=kind, outlines=world.outlines).ap < 0.95
 
 
+def test_a_box_without_end_is_drawn_as_far_as_the_picture() -> None:
+    truth = AnnotationSet.from_columns(
+        root=Path(), format="made", categories=Categories((1,), ("a",)), image_files=["x.jpg"],
+        image_hw=[HW], image_index=[0], boxes=[[0, 0, HW[1], HW[0]]], labels=[0],
+    )  # fmt: skip
+    rows = np.array([[0, -1e200, -1e200, 2e200, 2e200, 0.5, 0]])
+    assert evaluate_rows(truth, rows, kind="segm").ap == pytest.approx(1)
+
+
 def test_masks_need_the_size_of_their_picture() -> None:
     truth = AnnotationSet.from_columns(
         root=Path("data"), format="made", categories=Categories((1,), ("a",)), image_files=["x.jpg"],

@@ -220,6 +220,7 @@ def test_yolo_polygons(tmp_path: Path) -> None:
 BAD_YOLO = {
     "0 0.5 0.5 0.1": "line 1: 4 numbers",
     "0": "line 1: 1 numbers",
+    "0 0 0 1 1 9e9 0": "line 1: a point of it lies more than",  # would take all memory to draw
     "0 0.5 0.5 0.1 0.1 1\nx 0.5 0.5 0.1 0.1": "line 2: 'x' is no usable number",
     "0.5 0.5 0.5 0.1 0.1": "line 1: the class is '0.5'",
     "-1 0.5 0.5 0.1 0.1": "line 1: the class is '-1'",
