@@ -17,7 +17,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from detseg.augment.layouts import blank
-from detseg.augment.sample import Sample, Window, lay
+from detseg.augment.sample import Sample, Window, lay, merge
 from detseg.geometry.boxes import iou
 
 View = NDArray[np.float32]  # (4,) xyxy, in pixels of the picture; may reach beyond it
@@ -43,7 +43,8 @@ def patched(sample: Sample, frame_hw: tuple[int, int], rng: Generator) -> Sample
     offset_xy = float(-view[0] * scale_xy[0]), float(-view[1] * scale_xy[1])
     lost = ~_centres_inside(sample.boxes, view)
     known = replace(sample, ignored=sample.ignored | lost)
-    return lay(known, blank(frame_hw), Window(0, 0, frame_w, frame_h), scale_xy, offset_xy)
+    frame = blank(frame_hw)
+    return merge(frame, [lay(known, frame, Window(0, 0, frame_w, frame_h), scale_xy, offset_xy)])
 
 
 def _whole(sample: Sample) -> View:
