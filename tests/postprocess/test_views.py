@@ -76,9 +76,10 @@ def test_views_of_other_sizes_meet_in_the_picture(file, kind):
     views = Views.of((1.0, 2.0, 0.7), "horizontal")
     (outcome,) = detect_files([file], runtime, Selection(nms=kind), views=views)
     assert runtime.shapes == [(1, 96, 128, 3)] * 2 + [(1, 192, 256, 3)] * 2 + [(1, 64, 96, 3)] * 2
-    best = {int(label): box for box, _, label in reversed(list(outcome.detections))}
-    np.testing.assert_allclose(best[0], [16, 20, 56, 100], atol=3)  # a pixel of the smallest frame is three
-    np.testing.assert_allclose(best[1], [30, 120, 100, 180], atol=3)
+    for box, _, label in outcome.detections:  # soft suppression lets all views' boxes stay
+        expected = ([16, 20, 56, 100], [30, 120, 100, 180])[label]
+        np.testing.assert_allclose(box, expected, atol=3)  # a pixel of the smallest frame is three
+    assert len(outcome.detections) == 2 or kind == "soft"
 
 
 def test_boxes_are_mirrored_back_by_hand():
