@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -193,3 +196,30 @@ def test_a_folder_of_other_pictures(tmp_path: Path) -> None:
         Image.new("L", (2, 2)).save(tmp_path / name)
     with pytest.raises(DataError, match="of the same picture"):
         MaskFolder(tmp_path, truth)
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.eye(5, 4, dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@settings(max_examples=int(os.environ.get("DETSEG_FUZZ", "60")))
+@given(
+    cuts=st.lists(st.tuples(st.integers(0, len(png())), st.integers(0, 6), st.binary(max_size=6)), max_size=3),
+    end=st.one_of(st.none(), st.integers(0, len(png()))),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_mutated_masks(cuts: list[tuple[int, int, bytes]], end: int | None) -> None:
+    """Whatever stands in the file: a label map or a DataError."""
+    content = png()[:end]
+    for at, length, junk in cuts:
+        content = content[:at] + junk + content[at + length :]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "0.png").write_bytes(content)
+        maps, refused = [], ""
+        try:
+            maps = list(MaskFolder(Path(folder), semantic([np.zeros((5, 4), np.uint8)], 2)))
+        except DataError as error:
+            refused = str(error)
+    assert "0.png" in refused or set(np.unique(maps[0])) <= {0, 1, IGNORE}
