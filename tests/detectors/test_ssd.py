@@ -188,6 +188,7 @@ def test_a_reduced_tail_has_no_imagenet_weights():
         ssd.build(ssd.configure(2, options, None), backbone_weights="imagenet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ssd", "ssdlite"])
 def test_the_exported_model_answers_like_torch(name, tmp_path):
     entry = catalog.entry(name)

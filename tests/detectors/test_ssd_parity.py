@@ -81,6 +81,7 @@ def truths(side: int) -> list[dict[str, Tensor]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ssd300", "ssdlite"])
 def test_boxes_scores_and_labels_are_torchvisions(name):
     ours, theirs = twins(name)
@@ -97,6 +98,7 @@ def test_boxes_scores_and_labels_are_torchvisions(name):
         np.testing.assert_allclose(boxes, one["boxes"].numpy(), atol=1e-2, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ssd300", "ssdlite"])
 def test_losses_and_gradients_are_torchvisions(name):
     ours, theirs = twins(name)
