@@ -36,10 +36,10 @@ def page(
         tag("footer", tag("p", "Written by detseg. This file holds everything it shows and loads nothing.")),
         tag("script", Html(SCRIPT)),
     )
-    return "<!doctype html>\n" + tag("html", head(title), body, lang="en") + "\n"
+    return "<!doctype html>\n" + tag("html", head(title, STYLE, SCRIPT), body, lang="en") + "\n"
 
 
-def head(title: str, style: str = STYLE, script: str = SCRIPT) -> Html:
+def head(title: str, style: str, script: str) -> Html:
     """The head of a page: nothing may be loaded or run but what it holds, style and script named by their hashes."""
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "

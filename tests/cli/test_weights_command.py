@@ -137,7 +137,7 @@ def by_hand(model: torch.nn.Module, size: int) -> float:
 def test_models_for_people_and_on_request_measured(capsys):
     assert main(["models", "yolo", "--measure"]) == 0
     header, _, row = capsys.readouterr().out.splitlines()
-    assert header.split() == ["model", "paper", "size", "parameters", "GFLOPs", "ms"]
+    assert header.split() == ["model", "paper", "backbone", "size", "parameters", "GFLOPs", "ms"]
     assert row.startswith("yolo ")
     assert main(["models", "yollo"]) == 1
     assert "did you mean yolo" in capsys.readouterr().err
