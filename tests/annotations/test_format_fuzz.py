@@ -85,7 +85,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return of
 
 
-@pytest.mark.parametrize("format", ["voc", "yolo", "masks", "cvat", "dota", "openimages"])
+@pytest.mark.parametrize("format", ["coco", "voc", "yolo", "masks", "cvat", "dota", "openimages"])
 def test_mutated_files(good: Callable[[str], Path], tmp_path: Path, format: str) -> None:
     rng = random.Random(f"{format} {COUNT}")
     root = tmp_path / "set"
