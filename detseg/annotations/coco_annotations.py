@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import mmap
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -27,6 +26,7 @@ from detseg.annotations.outlines import FARTHEST, Outlines, check, check_text, i
 from detseg.geometry.rle import box as box_of_rle
 
 _CHUNK = 20_000  # annotations decoded at a time: few enough to stay small, many enough for numpy
+_WINDOW = 1 << 24  # bytes of text that are looked through at a time
 _NO_OUTLINE = (b"", b"[]", b"null")
 
 
@@ -153,7 +153,13 @@ def _decoded(entries: list[Any], doubt: bool) -> tuple[dict[int, _Entry], list[i
 
 def may_repeat_keys(text: mmap.mmap, entries: Sequence[msgspec.Raw]) -> bool:
     """Is a key in the text of a file more often than there are entries? One question for all, since it is quick."""
-    return any(sum(1 for _ in re.finditer(key, text)) > len(entries) for key in _KEYS)
+    counts = dict.fromkeys(_KEYS, 0)
+    for start in range(0, len(text), _WINDOW):
+        window = text[start : start + _WINDOW]
+        for key in _KEYS:
+            seam = text[max(0, start - len(key) + 1) : start + len(key) - 1] if start else b""
+            counts[key] += window.count(key) + seam.count(key)
+    return any(count > len(entries) for count in counts.values())
 
 
 def _repeats_a_key(entry: Any) -> bool:
@@ -209,23 +215,22 @@ def _outlines(raws: list[msgspec.Raw], hw: NDArray[np.int64]) -> tuple[Outlines,
     together = b"".join(texts)
     if b" " in together:
         texts = [text.translate(None, b" \t\r\n") for text in texts]
-    drawn = np.ones(len(texts), np.bool_)
-    plain = _are_plain(together)
-    for i, text in enumerate(texts):
-        if plain and _is_one_ring(text):
-            continue
+        together = b"".join(texts)
+    edges = np.concatenate([[0], np.cumsum([len(text) for text in texts], dtype=np.int64)])
+    spans, drawn = np.stack([edges[:-1], edges[1:]], axis=1), np.ones(len(texts), np.bool_)
+    unclear = np.flatnonzero(~_are_one_ring(together, edges)) if _are_plain(together) else range(len(texts))
+    for i in unclear:
+        text = texts[i]
         try:
             if text.startswith(b"[["):
                 drawn[i] = all(not len(ring) & 1 and not is_far(ring) for ring in _POLYGONS.decode(text))
             elif text in _NO_OUTLINE:
-                texts[i] = b""
+                spans[i, 1] = spans[i, 0]
             else:
                 check_text(text, _known(hw[i]))
         except ValueError:
             drawn[i] = False
-    ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
-    spans = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1) if texts else np.zeros((0, 2), np.int64)
-    return Outlines(np.frombuffer(b"".join(texts), np.uint8), spans), drawn
+    return Outlines(np.frombuffer(together, np.uint8), spans), drawn
 
 
 def _are_plain(text: bytes) -> bool:
@@ -234,11 +239,25 @@ def _are_plain(text: bytes) -> bool:
     return b"x" not in shape and b"0" * len(str(FARTHEST + 1)) not in shape
 
 
-def _is_one_ring(text: bytes) -> bool:
-    """Is a plain text a list of one list of three points or more? Counted, which is quicker than reading it."""
-    commas = text.count(b",")
-    one_list = text.startswith(b"[[") and text.count(b"[") == 2 and text.find(b"]") == len(text) - 2
-    return one_list and commas >= 5 and commas & 1 == 1
+def _are_one_ring(text: bytes, edges: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which parts of a plain text are a list of one list of three points or more? Counted: quicker than reading.
+
+    Part i of the n parts goes from edges[i] to edges[i + 1].
+    """
+    if not text:
+        return np.zeros(len(edges) - 1, np.bool_)
+    content, begins, ends = np.frombuffer(text, np.uint8), edges[:-1], edges[1:]
+    opens, closes, commas = (np.flatnonzero(content == ord(mark)) for mark in "[],")
+    first, last = (np.searchsorted(opens, edge) for edge in (begins, ends))
+    one_list = (last - first == 2) & (_at(opens, first) == begins) & (_at(opens, first + 1) == begins + 1)
+    one_list &= _at(closes, np.searchsorted(closes, begins)) == ends - 2
+    count = np.diff(np.searchsorted(commas, edges))
+    return one_list & (count >= 5) & (count & 1 == 1)
+
+
+def _at(positions: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The positions of an index; -1 beyond the last."""
+    return np.append(positions, -1)[np.minimum(index, len(positions))]
 
 
 def _known(hw: NDArray[np.int64]) -> tuple[int, int] | None:

@@ -66,7 +66,10 @@ def _picture_entry(entry: Any, position: int) -> tuple[int, str]:
 
 
 def _size_of(entry: dict[str, Any]) -> tuple[int, int] | None:
-    h, w = number(entry.get("height")), number(entry.get("width"))
+    h, w = entry.get("height"), entry.get("width")
+    if type(h) is int and type(w) is int and 1 <= h <= MAX_SIDE and 1 <= w <= MAX_SIDE:
+        return h, w
+    h, w = number(h), number(w)
     return (round(h), round(w)) if 1 <= h <= MAX_SIDE and 1 <= w <= MAX_SIDE else None  # False for NaN
 
 
@@ -89,9 +92,12 @@ class _Places:
         best = hits.index(max(hits))
         others = [*folders[:best], *folders[best + 1 :]]
         self.folders = [folders[best], *(folder for folder in others if folder.is_dir())]
+        self._anywhere = frozenset().union(*map(self._files.names, self.folders))
 
     def find(self, name: str) -> str | None:
         """The picture's path relative to the first folder; None where it is not found."""
+        if name not in self._anywhere and "/" not in name and "\\" not in name:
+            return None  # a hundred thousand times: the short way
         if self._has(self.folders[0], name):
             return name
         for spelling in _spellings(name):
@@ -107,7 +113,7 @@ class _Places:
 
     def _has(self, folder: Path, name: str) -> bool:
         if "/" not in name and "\\" not in name:
-            return name in self._files.names(folder)  # a hundred thousand times: the short way
+            return name in self._files.names(folder)
         return self._is_inside(folder, name) and self._files.has(folder, name)
 
     def _is_inside(self, folder: Path, name: str) -> bool:
