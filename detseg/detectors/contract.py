@@ -43,7 +43,7 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def detect(self, images: Tensor) -> RawDetections:
-        """boxes (N, A, 4) in the network's frame, scores (N, A, K) in [0, 1]; traceable for export."""
+        """boxes (N, A, 4) or (N, A, K, 4) in the network's frame, scores (N, A, K) in [0, 1]; traceable for export."""
 
     def adapted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of a checkpoint to start from, those changed that can be made to fit; here none."""

@@ -58,7 +58,7 @@ class Selection:
 
 
 def select(boxes: NDArray[Any], scores: NDArray[Any], selection: Selection) -> Selected:
-    """(A, 4) xyxy, (A, K) -> boxes (n, 4) float32, scores (n,) float32, labels (n,) int64, best first.
+    """(A, 4) or (A, K, 4) xyxy, (A, K) -> boxes (n, 4) float32, scores (n,) float32, labels (n,) int64, best first.
 
     The order of the candidates plays no part, but that of two equal scores. Scores and boxes that are not
     finite numbers never stay.
@@ -74,12 +74,13 @@ def select(boxes: NDArray[Any], scores: NDArray[Any], selection: Selection) -> S
     entries = np.flatnonzero(above)
     entries = entries[_best(flat[entries], selection.top_k)]
     candidates, labels = np.divmod(entries, max(scores.shape[1], 1))
-    chosen, chosen_scores = np.asarray(boxes)[candidates].astype(np.float32), flat[entries]
+    if selection.classes is not None:
+        labels = np.asarray(selection.classes, np.int64)[labels]
+    where = (candidates, labels) if np.ndim(boxes) == 3 else candidates
+    chosen, chosen_scores = np.asarray(boxes)[where].astype(np.float32), flat[entries]
     finite = np.isfinite(chosen).all(axis=1)
     if not finite.all():
         chosen, chosen_scores, labels = chosen[finite], chosen_scores[finite], labels[finite]
-    if selection.classes is not None:
-        labels = np.asarray(selection.classes, np.int64)[labels]
     return suppress(chosen, chosen_scores, labels.astype(np.int64), selection)
 
 

@@ -166,3 +166,13 @@ def test_the_other_kinds_keep_what_select_promises(kind):
     assert (np.diff(found[1]) <= 0).all()
     assert found[1].min() > 0.05
     assert as_rows(select(boxes[:0], scores[:0], Selection(nms=kind))) == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=range(len(RULES)))
+def test_a_box_of_its_own_for_each_class_is_as_good_as_a_candidate_for_each_class(rule: Selection) -> None:
+    boxes, scores = network_output(9)
+    own = boxes[:, None] + np.arange(CLASSES, dtype=np.float32)[None, :, None] * 7  # (A, K, 4)
+    apart = scores[:, :, None] * np.eye(CLASSES, dtype=np.float32)[None]  # (A, K, K): each candidate of one class
+    expected = select(own.reshape(-1, 4), apart.reshape(-1, CLASSES), rule)
+    assert as_rows(select(own, scores, rule)) == as_rows(expected)
+    assert len(expected[1])
