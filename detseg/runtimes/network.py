@@ -32,7 +32,7 @@ class FrameNetwork(nn.Module):
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Seen as NCHW the pixels of frames lie channels-last, as convolutions like them: nothing moves."""
         images = (frames.to(torch.float32) * self.scale + self.shift).permute(0, 3, 1, 2)
-        boxes, scores = self.detector.detect(images)
+        boxes, scores = self.detector.detect(images)[:2]
         return boxes.to(torch.float32), scores.to(torch.float32)
 
 

@@ -226,7 +226,7 @@ def test_published_networks_compute_as_darknet_does(name, tmp_path):
     model, found, content = imported(cfg, tmp_path)
     picture = np.random.default_rng(3).random((3, 64, 64))
     assert_every_layer_agrees(model, cfg, content, picture)
-    boxes, scores = model.detect(torch.from_numpy(picture[None]).float())
+    boxes, scores, _ = model.detect(torch.from_numpy(picture[None]).float())
     outs, layers = plain.forward(cfg, content, picture), plain.sections(cfg)[1:]
     wanted = [
         pair
@@ -243,7 +243,7 @@ def test_frames_of_another_size_and_shape(tmp_path):
     model, _, content = imported(NETWORKS["yolov3-tiny"](64, thin=8), tmp_path)
     cfg = (tmp_path / "net.cfg").read_text()
     picture = np.random.default_rng(4).random((3, 96, 160))
-    boxes, _ = model.detect(torch.from_numpy(picture[None]).float())
+    boxes, _, _ = model.detect(torch.from_numpy(picture[None]).float())
     outs = plain.forward(cfg, content, picture)
     last = [(x, o) for x, (kind, o) in zip(outs, plain.sections(cfg)[1:], strict=True) if kind == "yolo"]
     wanted = [box for x, o in last for box, _ in plain.boxes_and_scores(x, "yolo", o, (96, 160))]
@@ -393,7 +393,7 @@ def test_four_pictures_are_learnt_by_heart(shapes):
         total.backward()
         optimizer.step()
     assert float(total.detach()) < 0.1 * first
-    boxes, scores = model.eval().detect(images)
+    boxes, scores, _ = model.eval().detect(images)
     for i, target in enumerate(targets):
         best = scores[i].amax(dim=1).argmax()
         assert int(scores[i, best].argmax()) == int(target.labels)

@@ -135,7 +135,7 @@ def test_a_batch_of_one_trains_down_to_maps_of_one_pixel():
 
 def test_detect_gives_boxes_in_the_frame_whatever_the_mode_and_company(model):
     images = torch.randn(2, 3, 64, 96)
-    boxes, scores = model.detect(images)
+    boxes, scores, _ = model.detect(images)
     assert boxes.shape == (2, 8 * 12 * 2 + 4 * 6, 4)  # the third map has no boxes
     assert scores.shape == (2, 216, 3)
     assert 0 <= scores.min().item() <= scores.max().item() <= 1

@@ -151,7 +151,7 @@ def test_losses_are_finite_without_objects_and_reach_every_parameter_with_them(a
 def test_detect_gives_every_prior_of_every_cell_whatever_the_mode(model):
     images = torch.randn(2, 3, 64, 96)
     model.eval()
-    boxes, scores = model.detect(images)
+    boxes, scores, _ = model.detect(images)
     assert boxes.shape == (2, 8 * 12 + 4 * 6 + 2 * 3, 4)
     assert scores.shape == (2, 126, 3)
     assert 0 <= scores.min().item() <= scores.max().item() <= 1
