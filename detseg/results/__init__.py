@@ -1,6 +1,7 @@
 """What every model answers with: frozen, validated numpy containers. Torch-free."""
 
 from detseg.results.detections import Detections
+from detseg.results.masks import Masks
 from detseg.results.raw import RawDetections
 
-__all__ = ["Detections", "RawDetections"]
+__all__ = ["Detections", "Masks", "RawDetections"]

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detseg.results.masks import Masks
+
 
 @dataclass(frozen=True, eq=False)
 class Detections:
     """Boxes, scores and labels of one picture, in its own pixels, upright.
 
     boxes (n, 4) float32 xyxy; scores (n,) float32 in [0, 1]; labels (n,) int64, class index 0..K-1 (the writers
-    turn it into the data set's own id). `image_hw` is the size of the picture, `path` where it came from.
+    turn it into the data set's own id). `image_hw` is the size of the picture, `path` where it came from. `masks`,
+    of a model that outlines its objects, hold the pixels of each; a mask is not bound to lie in its box.
     Raises ValueError when shapes, dtypes or values contradict each other.
     """
 
@@ -25,6 +28,7 @@ class Detections:
     scores: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     path: Path | None = None
+    masks: Masks | None = None
 
     def __post_init__(self) -> None:
         n = len(self.boxes)
@@ -37,13 +41,16 @@ class Detections:
             raise ValueError(f"scores must lie in [0, 1], got {self.scores.min()} .. {self.scores.max()}")
         if n and self.labels.min() < 0:
             raise ValueError(f"labels must be class indices >= 0, got {self.labels.min()}")
+        if self.masks is not None:
+            _expect_masks(self.masks, n, self.image_hw)
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def __getitem__(self, rows: NDArray[Any] | slice) -> Detections:
         """The detections at `rows` (indices, a mask or a slice)."""
-        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
+        masks = None if self.masks is None else self.masks[rows]
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], masks=masks)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.float32], float, int]]:
         """(box, score, label) of each object."""
@@ -64,3 +71,10 @@ def _expect(name: str, array: NDArray[Any], shape: tuple[int, ...], dtype: type[
         raise ValueError(
             f"{name} must be {np.dtype(dtype).name} of shape {shape}, got {array.dtype.name} of shape {array.shape}"
         )
+
+
+def _expect_masks(masks: Masks, count: int, image_hw: tuple[int, int]) -> None:
+    if len(masks) != count:
+        raise ValueError(f"there must be a mask for each of {count} objects, got {len(masks)}")
+    if tuple(masks.image_hw) != tuple(image_hw):
+        raise ValueError(f"masks must be of the picture's size {tuple(image_hw)}, got {tuple(masks.image_hw)}")
