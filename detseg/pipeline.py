@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from detseg.errors import ImageError
 from detseg.images import ImageFile, read_image, read_image_and_hw
 from detseg.postprocess import Selection, Views, restore
-from detseg.postprocess.views import Answer, merge
+from detseg.postprocess.views import Answer, View, merge
 from detseg.preprocess import Placement, Preprocess
-from detseg.preprocess.recipe import lay_in
+from detseg.preprocess.recipe import lay_in, stack
 from detseg.results import Detections
 from detseg.runtimes import Runtime
 
@@ -109,8 +109,8 @@ def lay(
         image = read_image(file.path)
         pixels, full_hw = image, (image.shape[0], image.shape[1])
     else:
-        frames_hw = [recipe.frame_hw, *(other.frame_hw for other in others.values())]
-        largest = (max(h for h, _ in frames_hw), max(w for _, w in frames_hw))
+        largest_hw = [recipe.largest_hw, *(other.largest_hw for other in others.values())]
+        largest = (max(h for h, _ in largest_hw), max(w for _, w in largest_hw))
         image = None
         pixels, full_hw = read_image_and_hw(file.path, target_hw=largest)
 
@@ -141,10 +141,18 @@ def _answers(group: list[Laid], runtime: Runtime, views: Views) -> list[list[Ans
     answers: list[list[Answer]] = [[] for _ in group]
     for view in views.views if group else ():
         shown = [laid.at(view.scale) for laid in group]
-        raw = runtime.predict(view.frames(np.stack([laid.frame for laid in shown])))
+        raw = runtime.predict(*_batch(view, shown))
         for mine, laid, boxes, scores in zip(answers, shown, raw.boxes, raw.scores, strict=True):
             mine.append(Answer(view, boxes, scores, laid.placement))
     return answers
+
+
+def _batch(view: View, group: list[Laid]) -> tuple[NDArray[np.uint8]] | tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The frames of a call, and how much of each is shown where that is not all of it."""
+    frames = stack([view.frame(laid.frame, laid.placement.size_hw) for laid in group])
+    if not any(laid.placement.padded for laid in group):
+        return (frames,)
+    return frames, np.array([laid.placement.size_hw for laid in group], np.int64)
 
 
 def ordered(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T], *, ahead: int) -> Iterator[U]:

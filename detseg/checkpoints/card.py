@@ -14,7 +14,7 @@ import numpy as np
 from detseg import __version__
 from detseg.annotations.categories import Categories
 from detseg.errors import WeightsError
-from detseg.preprocess.recipe import Preprocess
+from detseg.preprocess.recipe import FITS, Preprocess
 
 FORMAT_VERSION = 1
 TASKS = ("detect", "segment")
@@ -102,8 +102,10 @@ def _preprocess(block: dict[str, Any]) -> Preprocess:
         raise ValueError(f"preprocess.frame_hw must be height and width in pixels, got {block['frame_hw']}")
     if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)) or min(std) <= 0:
         raise ValueError(f"preprocess.mean and .std must be three numbers, std > 0, got {mean} and {std}")
-    if block["fit"] not in ("letterbox", "stretch"):
-        raise ValueError(f"preprocess.fit must be letterbox or stretch, got {block['fit']!r}")
+    if block["fit"] not in FITS:
+        raise ValueError(f"preprocess.fit must be one of {', '.join(FITS)}, got {block['fit']!r}")
+    if block["fit"] == "shorter" and frame_hw[0] > frame_hw[1]:
+        raise ValueError(f"preprocess.frame_hw must be the shorter side, then the longer, got {block['frame_hw']}")
     if not 0 <= int(block["fill"]) <= 255:
         raise ValueError(f"preprocess.fill must be 0 to 255, got {block['fill']!r}")
     return Preprocess(frame_hw, block["fit"], mean, std, int(block["fill"]))

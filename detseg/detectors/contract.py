@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,13 @@ class Target:
 
 
 class Detector(nn.Module, ABC):
-    """A detector: images (N, 3, H, W) float, normalised as its `Preprocess` says."""
+    """A detector: images (N, 3, H, W) float, normalised as its `Preprocess` says.
+
+    With `takes_sizes` it wants to know how much of each image is the picture, and `detect(images, sizes_hw)` is given
+    it: (N, 2) int64 heights and widths from the top left, beyond which images are 0.
+    """
+
+    takes_sizes: ClassVar[bool] = False
 
     @abstractmethod
     def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:

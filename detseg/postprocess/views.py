@@ -1,7 +1,8 @@
 """Test-time augmentation: several views of a picture go through the network, and their answers become one.
 
 A view is the network's frame at another size, mirrored or not. Mirroring is undone in the frame, where it is exact
-(the letterbox's border is mirrored too); sizes meet in the frame of the plain view.
+(the letterbox's border is mirrored too; of a padded frame only the picture is, which stays at the top left); sizes
+meet in the frame of the plain view.
 V views, A candidates, K classes.
 """
 
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 from detseg.geometry.box_fusion import fuse_boxes
 from detseg.postprocess.select import Selected, Selection, select
 from detseg.preprocess import Placement, Preprocess
+from detseg.preprocess.placement import MULTIPLE
 
-MULTIPLE = 32  # sides of frames: what the coarsest scale of the usual networks divides by
 Merge = Literal["nms", "wbf"]
 
 
@@ -35,18 +36,29 @@ class View:
         """How the picture is laid into this view's frame: the sides are multiples of 32, unless they stay the same."""
         if self.scale == 1:
             return plain
+        if plain.fit == "shorter":  # these are limits, and frames are multiples whatever they say
+            least, most = (max(1, round(side * self.scale)) for side in plain.frame_hw)
+            return replace(plain, frame_hw=(least, most))
         height, width = (max(MULTIPLE, round(side * self.scale / MULTIPLE) * MULTIPLE) for side in plain.frame_hw)
         return replace(plain, frame_hw=(height, width))
 
-    def frames(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(N, H, W, 3) as this view shows them."""
-        return frames[:, :: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
+    def frame(self, frame: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+        """(H, W, 3) as this view shows it; `size_hw` is how much of it, from the top left, is mirrored."""
+        if not (self.mirror_x or self.mirror_y):
+            return frame
+        height, width = size_hw
+        mirrored = frame[:height, :width][:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
+        if mirrored.shape == frame.shape:
+            return mirrored
+        whole = frame.copy()
+        whole[:height, :width] = mirrored
+        return whole
 
-    def boxes(self, boxes: NDArray[Any], frame_hw: tuple[int, int]) -> NDArray[Any]:
+    def boxes(self, boxes: NDArray[Any], size_hw: tuple[int, int]) -> NDArray[Any]:
         """(..., 4) xyxy seen in this view -> of its frame as it was laid."""
         if not (self.mirror_x or self.mirror_y):
             return boxes
-        height, width = frame_hw
+        height, width = size_hw
         x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)
         if self.mirror_x:
             x1, x2 = width - x2, width - x1
@@ -136,7 +148,7 @@ def _fused(answers: Sequence[Answer], plain: Placement, selection: Selection) ->
 
 def _to_plain(answer: Answer, plain: Placement, boxes: NDArray[Any]) -> NDArray[Any]:
     """(n, 4) boxes of the answer's view -> of the plain view's frame."""
-    laid = answer.view.boxes(boxes, answer.placement.frame_hw)
+    laid = answer.view.boxes(boxes, answer.placement.size_hw)
     if answer.placement == plain:
         return laid
     return plain.to_frame(answer.placement.to_image(laid))

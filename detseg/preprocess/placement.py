@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from detseg.geometry.boxes import Boxes
 
+MULTIPLE = 32  # sides of frames that take a picture's own shape: what the coarsest map of the usual networks divides by
+
 
 @dataclass(frozen=True)
 class Placement:
     """An axis-aligned map: frame = image * scale + offset, in continuous pixels.
 
-    `image_hw` the picture, `frame_hw` the network's frame, `scale_xy` and `offset_xy` the map.
+    `image_hw` the picture, `frame_hw` the network's frame, `scale_xy` and `offset_xy` the map. `padded`: what the
+    picture, which lies at the top left, does not cover is no part of what the network is shown.
     Promise: `to_image(to_frame(boxes)) == boxes` up to rounding.
     """
 
@@ -21,6 +25,7 @@ class Placement:
     frame_hw: tuple[int, int]
     scale_xy: tuple[float, float]
     offset_xy: tuple[float, float]
+    padded: bool = False
 
     @classmethod
     def letterbox(cls, image_hw: tuple[int, int], frame_hw: tuple[int, int]) -> Placement:
@@ -39,6 +44,24 @@ class Placement:
         """The picture pulled to the frame's size, whatever its shape."""
         (h, w), (frame_h, frame_w) = image_hw, frame_hw
         return cls(image_hw, frame_hw, (frame_w / w, frame_h / h), (0.0, 0.0))
+
+    @classmethod
+    def shorter(cls, image_hw: tuple[int, int], limits: tuple[int, int]) -> Placement:
+        """The shorter side as long as the first of `limits`, unless the longer one would exceed the second.
+
+        Sides are whole pixels, rounded down, and the frame is the least that holds them with sides that are multiples
+        of 32: the rule of Fast R-CNN (Girshick 2015, sec. 4.1) with the numbers of torchvision's detectors.
+        """
+        (h, w), (least, most) = image_hw, limits
+        fit = min(least / min(h, w), most / max(h, w))
+        new_h, new_w = max(1, math.floor(h * fit)), max(1, math.floor(w * fit))
+        frame_hw = (-(-new_h // MULTIPLE) * MULTIPLE, -(-new_w // MULTIPLE) * MULTIPLE)
+        return cls(image_hw, frame_hw, (new_w / w, new_h / h), (0.0, 0.0), padded=True)
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """What the network is shown, from the frame's top left: the picture where it is `padded`, else the frame."""
+        return self.content_hw if self.padded else self.frame_hw
 
     @property
     def content_hw(self) -> tuple[int, int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from detseg.preprocess.placement import Placement
 
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
+Fit = Literal["letterbox", "stretch", "shorter"]
+FITS: tuple[str, ...] = get_args(Fit)
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,13 @@ class Preprocess:
     """Size, way of fitting and normalisation of a model's input.
 
     `frame_hw` pixels; `fit` "letterbox" keeps the picture's shape and fills the rest with `fill`, "stretch" does
-    not; the network sees (pixel - mean) / std per RGB channel, pixels 0..255.
+    not. With "shorter" frames have the picture's own shape: `frame_hw` then are the most pixels of its shorter and of
+    its longer side, and what it does not cover is 0 to the network. The network sees (pixel - mean) / std per RGB
+    channel, pixels 0..255.
     """
 
     frame_hw: tuple[int, int] = (320, 320)
-    fit: Literal["letterbox", "stretch"] = "letterbox"
+    fit: Fit = "letterbox"
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # ImageNet, as torchvision, times 255
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     fill: int = 114
@@ -36,8 +41,14 @@ class Preprocess:
 
     def placement(self, image_hw: tuple[int, int]) -> Placement:
         """How a picture of this size is laid into the frame."""
-        lay = Placement.letterbox if self.fit == "letterbox" else Placement.stretch
-        return lay(image_hw, self.frame_hw)
+        lay = {"letterbox": Placement.letterbox, "stretch": Placement.stretch, "shorter": Placement.shorter}
+        return lay[self.fit](image_hw, self.frame_hw)
+
+    @property
+    def largest_hw(self) -> tuple[int, int]:
+        """The most pixels that a picture may come to cover, in height and width, whatever its shape."""
+        side = max(self.frame_hw)
+        return (side, side) if self.fit == "shorter" else self.frame_hw
 
     def normalise(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, H, W, 3) uint8 frames -> (N, 3, H, W) float32, as the network sees them."""
@@ -61,3 +72,14 @@ def lay_in(image: NDArray[np.uint8], placement: Placement, fill: int = 114) -> F
     frame = np.full((*placement.frame_hw, 3), fill, np.uint8)
     frame[top : top + content_h, left : left + content_w] = image
     return frame
+
+
+def stack(frames: Sequence[Frame]) -> NDArray[np.uint8]:
+    """(H_i, W_i, 3) frames -> (N, H, W, 3), as large as the largest, each at the top left with black beside it."""
+    if len({frame.shape for frame in frames}) == 1:
+        return np.stack(frames)
+    height, width = (max(frame.shape[axis] for frame in frames) for axis in (0, 1))
+    whole = np.zeros((len(frames), height, width, 3), np.uint8)
+    for row, frame in zip(whole, frames, strict=True):
+        row[: frame.shape[0], : frame.shape[1]] = frame
+    return whole

@@ -26,8 +26,10 @@ class Runtime(Protocol):
     def card(self) -> Card:
         """What the model is; `card.preprocess` says how its frames are made."""
 
-    def predict(self, frames: NDArray[np.uint8]) -> RawDetections:
+    def predict(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> RawDetections:
         """(N, H, W, 3) uint8 RGB frames -> boxes (N, A, 4) and scores (N, A, K), float32 arrays.
 
-        Normalisation happens inside. Raises WeightsError when the model cannot take frames of this size.
+        Normalisation happens inside. `sizes_hw` (N, 2): how much of each frame, from its top left, is shown to the
+        network; the rest is 0 after normalisation. Without it all of it is. Raises WeightsError when the model cannot
+        take frames of this size.
         """

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from detseg.checkpoints import Card
 from detseg.detectors.contract import Detector
 from detseg.results import RawDetections
-from detseg.runtimes.network import FrameNetwork
+from detseg.runtimes.network import FrameNetwork, as_tensors
 
 
 class LiveRuntime:
@@ -25,12 +25,12 @@ class LiveRuntime:
         self._network = FrameNetwork(detector, card.preprocess).to(self._tensor_device)
 
     @torch.inference_mode()
-    def predict(self, frames: NDArray[np.uint8]) -> RawDetections:
+    def predict(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> RawDetections:
         """(N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K); the model's mode is put back after."""
         was_training = self._detector.training
         self._detector.eval()
         try:
-            boxes, scores = self._network(torch.from_numpy(np.ascontiguousarray(frames)).to(self._tensor_device))
+            boxes, scores = self._network(*as_tensors(frames, sizes_hw, self._tensor_device))
         finally:
             self._detector.train(was_training)
         return RawDetections(boxes.cpu().numpy(), scores.cpu().numpy())

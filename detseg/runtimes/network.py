@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -14,6 +17,7 @@ from detseg.detectors import catalog
 from detseg.detectors.contract import Detector
 from detseg.errors import DetsegError, WeightsError
 from detseg.preprocess import Preprocess
+from detseg.results import RawDetections
 
 
 class FrameNetwork(nn.Module):
@@ -29,11 +33,40 @@ class FrameNetwork(nn.Module):
         self.register_buffer("scale", 1 / std, persistent=False)
         self.register_buffer("shift", -torch.tensor(preprocess.mean, dtype=torch.float32) / std, persistent=False)
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Seen as NCHW the pixels of frames lie channels-last, as convolutions like them: nothing moves."""
+    def forward(self, frames: Tensor, sizes_hw: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`sizes_hw` (N, 2): how much of each frame is shown, from its top left; None: all of it.
+
+        Seen as NCHW the pixels of frames lie channels-last, as convolutions like them: nothing moves.
+        """
         images = (frames.to(torch.float32) * self.scale + self.shift).permute(0, 3, 1, 2)
-        boxes, scores = self.detector.detect(images)[:2]
+        if sizes_hw is not None:
+            images = images * _shown(sizes_hw, images)
+        boxes, scores = self._answer(images, sizes_hw)[:2]
         return boxes.to(torch.float32), scores.to(torch.float32)
+
+    def _answer(self, images: Tensor, sizes_hw: Tensor | None) -> RawDetections:
+        if not self.detector.takes_sizes:
+            return self.detector.detect(images)
+        if sizes_hw is None:
+            sizes_hw = torch.tensor([images.shape[2:]] * len(images), dtype=torch.int64, device=images.device)
+        detect: Any = self.detector.detect
+        answer: RawDetections = detect(images, sizes_hw.reshape(-1, 2))
+        return answer
+
+
+def as_tensors(
+    frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None, device: torch.device | str
+) -> tuple[Tensor, Tensor | None]:
+    """What a `FrameNetwork` takes, on `device`."""
+    sizes = None if sizes_hw is None else torch.from_numpy(np.ascontiguousarray(sizes_hw, np.int64)).to(device)
+    return torch.from_numpy(np.ascontiguousarray(frames)).to(device), sizes
+
+
+def _shown(sizes_hw: Tensor, images: Tensor) -> Tensor:
+    """(N, 2), images (N, 3, H, W) -> (N, 1, H, W): 1 where a frame shows its picture, else 0."""
+    rows = torch.arange(images.shape[2], device=images.device) < sizes_hw[:, :1]
+    columns = torch.arange(images.shape[3], device=images.device) < sizes_hw[:, 1:]
+    return (rows[:, None, :, None] & columns[:, None, None, :]).to(images.dtype)
 
 
 def read_network(weights: Path) -> tuple[Card, FrameNetwork]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from detseg.errors import DetsegError, WeightsError
 from detseg.results import RawDetections
-from detseg.runtimes.network import fused, read_network
+from detseg.runtimes.network import as_tensors, fused, read_network
 
 
 class TorchRuntime:
@@ -28,14 +28,14 @@ class TorchRuntime:
         self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def predict(self, frames: NDArray[np.uint8]) -> RawDetections:
+    def predict(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> RawDetections:
         """(N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K)."""
         try:
-            boxes, scores = self._network(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device))
+            boxes, scores = self._network(*as_tensors(frames, sizes_hw, self.device))
         except torch.OutOfMemoryError as error:
             raise DetsegError(f"{self.device}: out of memory; a smaller --batch needs less") from error
         except RuntimeError as error:
-            if frames.shape[1:3] == self.card.preprocess.frame_hw:
+            if self.card.preprocess.fit == "shorter" or frames.shape[1:3] == self.card.preprocess.frame_hw:
                 raise
             size = f"{frames.shape[1]}x{frames.shape[2]}"
             raise WeightsError(f"{self._path}: cannot take frames of {size} pixels: {error}") from error

@@ -16,7 +16,7 @@ from detseg.checkpoints import Card
 from detseg.errors import ImageError
 from detseg.images import ImageFile
 from detseg.pipeline import detect_files, ordered, threads
-from detseg.postprocess import Selection
+from detseg.postprocess import Selection, Views
 from detseg.preprocess import Preprocess
 from detseg.results import RawDetections
 
@@ -35,9 +35,13 @@ class RedFinder:
         )
         self.batches: list[int] = []
 
-    def predict(self, frames):
+    def predict(self, frames, sizes_hw=None):
         self.batches.append(len(frames))
-        assert frames.shape[1:] == (*self.card.preprocess.frame_hw, 3)
+        if self.card.preprocess.fit == "shorter":
+            assert all(side % 32 == 0 for side in frames.shape[1:3])
+            frames = [frame[:h, :w] for frame, (h, w) in zip(frames, sizes_hw, strict=True)]
+        else:
+            assert frames.shape[1:] == (*self.card.preprocess.frame_hw, 3)
         answers = [self._box(frame.astype(int)) for frame in frames]
         boxes = np.array([[box] for box, _ in answers], np.float32)
         return RawDetections(boxes, np.array([[[score]] for _, score in answers], np.float32))
@@ -62,7 +66,7 @@ def picture(path: Path, hw: tuple[int, int], box: tuple[int, int, int, int] | No
 
 
 @pytest.mark.parametrize("keep_images", [False, True])
-@pytest.mark.parametrize("fit", ["letterbox", "stretch"])
+@pytest.mark.parametrize("fit", ["letterbox", "stretch", "shorter"])
 @pytest.mark.parametrize(
     ("hw", "box"),
     [
@@ -84,6 +88,19 @@ def test_boxes_are_in_the_pixels_of_the_full_picture(tmp_path, hw, box, fit, kee
     assert (outcome.image is None) is not keep_images
     if keep_images:
         assert outcome.image.shape == (*hw, 3)
+
+
+def test_pictures_of_any_shape_share_a_batch_and_views_where_frames_have_their_shape(tmp_path):
+    boxes = {(120, 90): (9, 12, 45, 84), (60, 200): (130, 8, 190, 50), (300, 310): (30, 150, 150, 270)}
+    files = [picture(tmp_path / f"{h}.jpg", (h, w), box) for (h, w), box in boxes.items()]
+    runtime = RedFinder(Preprocess((128, 192), "shorter"))
+    views = Views.of((0.75, 1.0), "all")
+    for looks in (None, views):
+        found = [o.detections for o in detect_files(files, runtime, Selection(), batch=3, views=looks)]
+        for (hw, box), one in zip(boxes.items(), found, strict=True):
+            assert one.image_hw == hw
+            np.testing.assert_allclose(one.boxes, [box], atol=3 * max(hw[0] / 128, hw[1] / 192, 1))
+    assert runtime.batches == [3] * 9
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -88,9 +88,17 @@ def test_boxes_are_mirrored_back_by_hand():
     assert View(1.0, mirror_x=True).boxes(box, hw).tolist() == [[170, 20, 190, 50]]
     assert View(1.0, mirror_y=True).boxes(box, hw).tolist() == [[10, 50, 30, 80]]
     assert View(1.0, True, True).boxes(box, hw).tolist() == [[170, 50, 190, 80]]
-    frame = np.arange(6, dtype=np.uint8).reshape(1, 2, 3, 1)
-    assert View(1.0, mirror_x=True).frames(frame)[0, ..., 0].tolist() == [[2, 1, 0], [5, 4, 3]]
-    assert View(1.0, mirror_y=True).frames(frame)[0, ..., 0].tolist() == [[3, 4, 5], [0, 1, 2]]
+    frame = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
+    assert View(1.0, mirror_x=True).frame(frame, (2, 3))[..., 0].tolist() == [[2, 1, 0], [5, 4, 3]]
+    assert View(1.0, mirror_y=True).frame(frame, (2, 3))[..., 0].tolist() == [[3, 4, 5], [0, 1, 2]]
+
+
+def test_of_a_padded_frame_only_the_picture_is_mirrored_and_stays_at_the_top_left():
+    frame = np.zeros((3, 4, 1), np.uint8)
+    frame[:2, :3, 0] = [[1, 2, 3], [4, 5, 6]]
+    given = View(1.0, True, True).frame(frame, (2, 3))
+    assert given[..., 0].tolist() == [[6, 5, 4, 0], [3, 2, 1, 0], [0, 0, 0, 0]]
+    assert frame[0, 0, 0] == 1  # the frame given is left alone
 
 
 def answers(boxes_and_scores):
@@ -123,6 +131,7 @@ def test_which_views_there_are():
     assert mixed.at_own_size().views == (View(), View(1, True))
     assert View(0.8).recipe(Preprocess((320, 416))).frame_hw == (256, 320)
     assert View(1.0).recipe(Preprocess((300, 300))).frame_hw == (300, 300)
+    assert View(0.8).recipe(Preprocess((800, 1333), "shorter")).frame_hw == (640, 1066)  # limits, not sides
     for wrong in ({"views": ()}, {"views": (View(), View())}, {"views": (View(-1.0),)}):
         with pytest.raises(ValueError, match="view"):
             Views(**wrong)

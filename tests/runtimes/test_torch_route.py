@@ -10,9 +10,12 @@ from torch import nn
 from detseg.annotations import Categories
 from detseg.checkpoints import load
 from detseg.detectors import catalog
+from detseg.detectors.contract import Detector
 from detseg.errors import DetsegError, WeightsError
+from detseg.preprocess import Preprocess
+from detseg.results import RawDetections
 from detseg.runtimes import open_runtime
-from detseg.runtimes.network import fused, read_network
+from detseg.runtimes.network import FrameNetwork, as_tensors, fused, read_network
 from detseg.runtimes.torch_runtime import choose_device
 
 
@@ -117,3 +120,29 @@ def test_a_device_that_is_not_there_is_told(device):
 
 def test_auto_takes_a_gpu_where_there_is_one():
     assert choose_device("auto") == ("cuda" if torch.cuda.is_available() else choose_device("cpu"))
+
+
+class Sized(Detector):
+    """Answers with what it was given: the sizes as boxes, the sum of each picture's pixels as scores."""
+
+    takes_sizes = True
+
+    def losses(self, images, targets):
+        return {}
+
+    def detect(self, images, sizes_hw):
+        boxes = torch.cat([torch.zeros_like(sizes_hw), sizes_hw.flip(1)], dim=1)[:, None]
+        return RawDetections(boxes, images.sum(dim=(1, 2, 3))[:, None, None])
+
+
+def test_what_a_frame_does_not_show_is_zero_and_sizes_reach_the_model_that_wants_them():
+    preprocess = Preprocess((32, 64), "shorter")
+    network = FrameNetwork(Sized(), preprocess)
+    given = frames(2, 32, 64)
+    sizes = np.array([[32, 50], [20, 64]])
+    boxes, scores = network(*as_tensors(given, sizes, "cpu"))
+    assert boxes[:, 0].tolist() == [[0, 0, 50, 32], [0, 0, 64, 20]]
+    whole = preprocess.normalise(given)
+    for i, (h, w) in enumerate(sizes):
+        assert scores[i, 0, 0].item() == pytest.approx(whole[i, :, :h, :w].sum(dtype=np.float64), abs=0.1)
+    assert network(torch.from_numpy(given))[0][0, 0].tolist() == [0, 0, 64, 32]  # all of it where nothing is said
