@@ -132,7 +132,8 @@ def detect_laid(
             outcomes.append(Outcome(file, None, None, laid))
             continue
         found = merge(next(answers), laid.placement, selection, views.merge)
-        outcomes.append(Outcome(file, laid.image, restore(*found, laid.placement, file.path), None))
+        restored = restore(*found[:3], laid.placement, file.path, found.masks)
+        outcomes.append(Outcome(file, laid.image, restored, None))
     return outcomes
 
 
@@ -142,8 +143,10 @@ def _answers(group: list[Laid], runtime: Runtime, views: Views) -> list[list[Ans
     for view in views.views if group else ():
         shown = [laid.at(view.scale) for laid in group]
         raw = runtime.predict(*_batch(view, shown))
-        for mine, laid, boxes, scores in zip(answers, shown, raw.boxes, raw.scores, strict=True):
-            mine.append(Answer(view, boxes, scores, laid.placement))
+        masks = [None] * len(group) if raw.masks is None else raw.masks
+        for mine, laid, *said in zip(answers, shown, raw.boxes, raw.scores, masks, strict=True):
+            boxes, scores, mask = said
+            mine.append(Answer(view, boxes, scores, laid.placement, mask))
     return answers
 
 

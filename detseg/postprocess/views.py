@@ -3,7 +3,10 @@
 A view is the network's frame at another size, mirrored or not. Mirroring is undone in the frame, where it is exact
 (the letterbox's border is mirrored too; of a padded frame only the picture is, which stays at the top left); sizes
 meet in the frame of the plain view.
-V views, A candidates, K classes.
+
+A detection keeps the mask of the candidate it came from, mirrored as its view was; a box that is the mean of several
+has the mask of the best of them, which is laid into the mean.
+V views, A candidates, K classes, M side of a mask.
 """
 
 from __future__ import annotations
@@ -66,6 +69,10 @@ class View:
             y1, y2 = height - y2, height - y1
         return np.stack([x1, y1, x2, y2], axis=-1)
 
+    def masks(self, masks: NDArray[Any]) -> NDArray[Any]:
+        """(..., M, M) masks of boxes seen in this view -> of the boxes as they were laid."""
+        return masks[..., :: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
+
 
 @dataclass(frozen=True)
 class Views:
@@ -111,39 +118,73 @@ class Views:
 
 
 class Answer(NamedTuple):
-    """What the network said to one view of one picture: boxes (A, 4) of its frame, scores (A, K), its placement."""
+    """What the network said to one view of one picture: boxes (A, 4) of its frame, scores (A, K), its placement.
+
+    masks (A, M, M) of a network that outlines objects.
+    """
 
     view: View
     boxes: NDArray[Any]
     scores: NDArray[Any]
     placement: Placement
+    masks: NDArray[Any] | None = None
 
 
 def merge(answers: Sequence[Answer], plain: Placement, selection: Selection, how: Merge = "nms") -> Selected:
-    """One picture's answers -> boxes (n, 4) in the frame of the `plain` placement, scores (n,), labels (n,)."""
-    if len(answers) == 1:
-        return select(_to_plain(answers[0], plain, answers[0].boxes), answers[0].scores, selection)
-    if how == "wbf":
-        return _fused(answers, plain, selection)
-    boxes = np.concatenate([_to_plain(a, plain, a.boxes) for a in answers])
-    scores = np.concatenate([a.scores for a in answers])
-    return select(boxes, scores, replace(selection, top_k=selection.top_k * len(answers)))
+    """One picture's answers -> what stays of them, boxes in the frame of the `plain` placement, with their masks.
+
+    Candidates are counted through all answers, one after another.
+    """
+    if how == "wbf" and len(answers) > 1:
+        found = _fused(answers, plain, selection)
+    else:
+        boxes = _joined([_to_plain(a, plain, a.boxes) for a in answers])
+        scores = _joined([a.scores for a in answers])
+        found = select(boxes, scores, replace(selection, top_k=selection.top_k * len(answers)))
+    return found._replace(masks=_masks(answers, found.candidates))
 
 
 def _fused(answers: Sequence[Answer], plain: Placement, selection: Selection) -> Selected:
     # an object may be weak in one view and strong in others: what can still matter lies below the threshold
     single = replace(selection, conf=selection.conf / 10)
     found = [select(a.boxes, a.scores, single) for a in answers]
-    boxes = np.concatenate([_to_plain(a, plain, mine) for a, (mine, _, _) in zip(answers, found, strict=True)])
+    boxes = np.concatenate([_to_plain(a, plain, mine.boxes) for a, mine in zip(answers, found, strict=True)])
     scores, labels = (np.concatenate([part[i] for part in found]) for i in (1, 2))
+    starts = _starts(answers)
+    candidates = np.concatenate([start + mine.candidates for start, mine in zip(starts, found, strict=True)])
     rivals = np.zeros_like(labels) if selection.agnostic else labels
     fused = fuse_boxes(boxes, scores, rivals, selection.iou, views=len(answers))
     keep = np.flatnonzero(fused.scores > np.float32(selection.conf))[: selection.max_det]
-    return (
+    rows = fused.founders[keep]
+    return Selected(
         fused.boxes[keep].astype(np.float32),
         np.minimum(fused.scores[keep], 1).astype(np.float32),
-        labels[fused.founders[keep]],
+        labels[rows],
+        candidates[rows],
     )
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _starts(answers: Sequence[Answer]) -> NDArray[np.int64]:
+    """(V,) the number of each answer's first candidate."""
+    return np.cumsum([0, *(len(a.scores) for a in answers[:-1])])
+
+
+def _masks(answers: Sequence[Answer], candidates: NDArray[np.int64]) -> NDArray[np.float32] | None:
+    """(n, M, M) the masks of the candidates, in the order given."""
+    first = answers[0].masks
+    if first is None:
+        return None
+    starts = _starts(answers)
+    chosen = np.zeros((len(candidates), *first.shape[1:]), np.float32)
+    for view, (start, answer) in enumerate(zip(starts, answers, strict=True)):
+        mine = np.flatnonzero(np.searchsorted(starts, candidates, "right") - 1 == view)
+        assert answer.masks is not None
+        chosen[mine] = answer.view.masks(answer.masks[candidates[mine] - start])
+    return chosen
 
 
 def _to_plain(answer: Answer, plain: Placement, boxes: NDArray[Any]) -> NDArray[Any]:

@@ -90,7 +90,7 @@ def test_boxes_scores_and_labels_are_torchvisions(name):
     with torch.no_grad():
         wanted, raw = theirs(images), ours.detect(as_ours(name, images))
     for i, one in enumerate(wanted):
-        boxes, scores, labels = select(raw.boxes[i].numpy(), raw.scores[i].numpy(), SELECTIONS[name])
+        boxes, scores, labels, *_ = select(raw.boxes[i].numpy(), raw.scores[i].numpy(), SELECTIONS[name])
         assert len(boxes) == SELECTIONS[name].max_det  # as many as may be: the limits count, too
         assert len(set(labels.tolist())) > 1
         np.testing.assert_array_equal(labels, one["labels"].numpy() - 1)

@@ -10,6 +10,7 @@ import torch
 import torchvision
 
 from detseg.postprocess import Selection, select
+from detseg.postprocess.select import Selected
 
 CANDIDATES, CLASSES = 600, 5
 
@@ -41,8 +42,9 @@ def plainly(boxes: np.ndarray, scores: np.ndarray, rule: Selection) -> list[tupl
     return [(score, k, tuple(boxes[a].tolist())) for score, k, a in best]
 
 
-def as_rows(found: tuple[np.ndarray, np.ndarray, np.ndarray]) -> list[tuple[float, int, tuple[float, ...]]]:
-    boxes, scores, labels = found
+def as_rows(found: Selected) -> list[tuple[float, int, tuple[float, ...]]]:
+    boxes, scores, labels, candidates, _ = found
+    assert candidates.shape == scores.shape
     assert (boxes.dtype, scores.dtype, labels.dtype) == (np.float32, np.float32, np.int64)
     assert boxes.shape == (len(scores), 4)
     return [(s, k, tuple(b)) for b, s, k in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True)]

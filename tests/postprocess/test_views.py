@@ -108,9 +108,9 @@ def answers(boxes_and_scores):
 
 def test_what_few_views_saw_loses_score_by_fusion_and_not_by_suppression():
     plain, seen = answers([((0, 0, 10, 10), 0.8), ((0, 0, 10, 10), 0.6), ((50, 50, 60, 60), 0.9), ((0, 0, 10, 8), 0.6)])
-    _, scores, _ = merge(seen, plain, Selection(conf=0.1, iou=0.5), "nms")
+    scores = merge(seen, plain, Selection(conf=0.1, iou=0.5), "nms").scores
     assert scores.tolist() == pytest.approx([0.9, 0.8])
-    boxes, scores, _ = merge(seen, plain, Selection(conf=0.1, iou=0.5), "wbf")
+    boxes, scores, *_ = merge(seen, plain, Selection(conf=0.1, iou=0.5), "wbf")
     # three of four views agree: their mean 2/3 times 3/4; one of four: 0.9 / 4
     assert scores.tolist() == pytest.approx([2 / 3 * 3 / 4, 0.9 / 4])
     np.testing.assert_allclose(boxes[0], [0, 0, 10, (0.8 * 10 + 0.6 * 10 + 0.6 * 8) / 2.0], rtol=1e-5)
