@@ -29,7 +29,7 @@ class Runtime(Protocol):
     def predict(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> RawDetections:
         """(N, H, W, 3) uint8 RGB frames -> boxes (N, A, 4) and scores (N, A, K), float32 arrays.
 
-        Normalisation happens inside. `sizes_hw` (N, 2): how much of each frame, from its top left, is shown to the
-        network; the rest is 0 after normalisation. Without it all of it is. Raises WeightsError when the model cannot
-        take frames of this size.
+        A model that outlines its objects gives masks (N, A, M, M) too. Normalisation happens inside. `sizes_hw`
+        (N, 2): how much of each frame, from its top left, is shown to the network; the rest is 0 after normalisation.
+        Without it all of it is. Raises WeightsError when the model cannot take frames of this size.
         """

@@ -22,7 +22,7 @@ from detseg.errors import DetsegError, ExportError
 from detseg.files import replacing
 from detseg.results import RawDetections
 from detseg.runtimes.network import FrameNetwork, fused, read_network
-from detseg.runtimes.onnx_runtime import INPUT, OUTPUTS, OnnxRuntime
+from detseg.runtimes.onnx_runtime import INPUT, MASKS, OUTPUTS, OnnxRuntime
 
 OPSET = 18
 _HALVED_FROM = 256  # elements; a smaller tensor is not worth its Cast
@@ -30,7 +30,7 @@ _HALVED_FROM = 256  # elements; a smaller tensor is not worth its Cast
 
 @dataclass(frozen=True)
 class Difference:
-    """The largest difference between two answers: of a score, and of a box in pixels.
+    """The largest difference between two answers: of a score (or a part of a mask), and of a box in pixels.
 
     A box whose longer side is over 100 px counts in proportion, since its error grows with it.
     """
@@ -125,11 +125,12 @@ def _converted(network: FrameNetwork, card: Card, opset: int) -> Any:
     frames = torch.zeros((2, *card.preprocess.frame_hw, 3), dtype=torch.uint8)  # 1 would be taken for a constant
     try:
         with _silence(), torch.no_grad():
+            names = [*OUTPUTS, MASKS][: len(network(frames))]
             program = torch.onnx.export(
                 network,
                 (frames,),
                 input_names=[INPUT],
-                output_names=OUTPUTS,
+                output_names=names,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 opset_version=opset,
                 dynamo=True,
@@ -211,14 +212,15 @@ def _check(path: Path, network: FrameNetwork, source: FrameNetwork, half: bool) 
 
 def difference(a: RawDetections, b: RawDetections) -> Difference:
     """Between two answers to the same frames; infinite where shapes differ or numbers are not finite."""
-    arrays = (*a, *b)
-    if a.boxes.shape != b.boxes.shape or a.scores.shape != b.scores.shape:
+    arrays = [array for array in (*a, *b) if array is not None]
+    if [np.shape(array) for array in a] != [np.shape(array) for array in b]:
         return Difference(np.inf, np.inf)
     if not all(np.isfinite(array).all() for array in arrays):
         return Difference(np.inf, np.inf)
     side = (b.boxes[..., 2:] - b.boxes[..., :2]).max(axis=-1, keepdims=True)
     boxes = np.abs(a.boxes - b.boxes) / np.maximum(1, side / 100)
-    return Difference(float(boxes.max(initial=0)), float(np.abs(a.scores - b.scores).max(initial=0)))
+    sure = [(a.scores, b.scores), *([] if a.masks is None else [(a.masks, b.masks)])]
+    return Difference(float(boxes.max(initial=0)), max(float(np.abs(x - y).max(initial=0)) for x, y in sure))
 
 
 def _largest(differences: Iterator[Difference]) -> Difference:
@@ -228,8 +230,7 @@ def _largest(differences: Iterator[Difference]) -> Difference:
 
 @torch.no_grad()
 def _answer(network: FrameNetwork, frames: NDArray[np.uint8]) -> RawDetections:
-    boxes, scores = network(torch.from_numpy(frames))
-    return RawDetections(boxes.numpy(), scores.numpy())
+    return RawDetections(*(part.numpy() for part in network(torch.from_numpy(frames))))
 
 
 def _test_frames(count: int, frame_hw: tuple[int, int]) -> NDArray[np.uint8]:

@@ -30,7 +30,7 @@ class LiveRuntime:
         was_training = self._detector.training
         self._detector.eval()
         try:
-            boxes, scores = self._network(*as_tensors(frames, sizes_hw, self._tensor_device))
+            answer = self._network(*as_tensors(frames, sizes_hw, self._tensor_device))
         finally:
             self._detector.train(was_training)
-        return RawDetections(boxes.cpu().numpy(), scores.cpu().numpy())
+        return RawDetections(*(part.cpu().numpy() for part in answer))

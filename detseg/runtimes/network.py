@@ -21,7 +21,10 @@ from detseg.results import RawDetections
 
 
 class FrameNetwork(nn.Module):
-    """A detector behind its normalisation: (N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K)."""
+    """A detector behind its normalisation: (N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K).
+
+    Of a detector that outlines its objects also masks (N, A, M, M).
+    """
 
     scale: Tensor
     shift: Tensor
@@ -33,7 +36,7 @@ class FrameNetwork(nn.Module):
         self.register_buffer("scale", 1 / std, persistent=False)
         self.register_buffer("shift", -torch.tensor(preprocess.mean, dtype=torch.float32) / std, persistent=False)
 
-    def forward(self, frames: Tensor, sizes_hw: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, frames: Tensor, sizes_hw: Tensor | None = None) -> tuple[Tensor, ...]:
         """`sizes_hw` (N, 2): how much of each frame is shown, from its top left; None: all of it.
 
         Seen as NCHW the pixels of frames lie channels-last, as convolutions like them: nothing moves.
@@ -41,8 +44,8 @@ class FrameNetwork(nn.Module):
         images = (frames.to(torch.float32) * self.scale + self.shift).permute(0, 3, 1, 2)
         if sizes_hw is not None:
             images = images * _shown(sizes_hw, images)
-        boxes, scores = self._answer(images, sizes_hw)[:2]
-        return boxes.to(torch.float32), scores.to(torch.float32)
+        answer = self._answer(images, sizes_hw)
+        return tuple(part.to(torch.float32) for part in answer if part is not None)
 
     def _answer(self, images: Tensor, sizes_hw: Tensor | None) -> RawDetections:
         if not self.detector.takes_sizes:
@@ -104,9 +107,7 @@ def fused(network: FrameNetwork, frame_hw: tuple[int, int]) -> FrameNetwork:
     return twin if close else network
 
 
-def _convolutions_before_norms(
-    network: nn.Module, frames: Tensor
-) -> tuple[list[tuple[str, str]], tuple[Tensor, Tensor]]:
+def _convolutions_before_norms(network: nn.Module, frames: Tensor) -> tuple[list[tuple[str, str]], tuple[Tensor, ...]]:
     """Names of (convolution, batch norm of its output) where both ran exactly once; and the run's answer."""
     names = {module: name for name, module in network.named_modules()}
     runs: dict[nn.Module, int] = {}

@@ -13,6 +13,7 @@ from detseg.errors import DetsegError, WeightsError
 from detseg.results import RawDetections
 
 INPUT, OUTPUTS = "frames", ["boxes", "scores"]  # of every model that detseg exports
+MASKS = "masks"  # of one that outlines its objects
 
 
 class OnnxRuntime:
@@ -36,17 +37,19 @@ class OnnxRuntime:
                 f"{self._path}: exported for frames of {height}x{width} pixels, given "
                 f"{frames.shape[1]}x{frames.shape[2]}; use the .safetensors weights, or export with --imgsz"
             )
-        return RawDetections(*self._session.run(OUTPUTS, {INPUT: np.ascontiguousarray(frames)}))
+        return RawDetections(*self._session.run(self._outputs, {INPUT: np.ascontiguousarray(frames)}))
 
     def _expect_contract(self) -> None:
         """The graph must be what its card says, so that a wrong file fails here and not among the boxes."""
         inputs = [(i.name, i.type, i.shape[1:]) for i in self._session.get_inputs()]
         outputs = {o.name: o.shape for o in self._session.get_outputs()}
+        self._outputs = [*OUTPUTS, *([MASKS] if MASKS in outputs else [])]
         if (
             inputs != [(INPUT, "tensor(uint8)", [*self.card.preprocess.frame_hw, 3])]
             or not set(OUTPUTS) <= set(outputs)
             or outputs["boxes"][2:] != [4]
             or outputs["scores"][2:] != [len(self.card.categories)]
+            or len(outputs.get(MASKS, [1] * 4)) != 4
         ):
             raise WeightsError(f"{self._path}: its inputs and outputs are not those of a model detseg exports")
 

@@ -31,7 +31,7 @@ class TorchRuntime:
     def predict(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> RawDetections:
         """(N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K)."""
         try:
-            boxes, scores = self._network(*as_tensors(frames, sizes_hw, self.device))
+            answer = self._network(*as_tensors(frames, sizes_hw, self.device))
         except torch.OutOfMemoryError as error:
             raise DetsegError(f"{self.device}: out of memory; a smaller --batch needs less") from error
         except RuntimeError as error:
@@ -39,7 +39,7 @@ class TorchRuntime:
                 raise
             size = f"{frames.shape[1]}x{frames.shape[2]}"
             raise WeightsError(f"{self._path}: cannot take frames of {size} pixels: {error}") from error
-        return RawDetections(boxes.cpu().numpy(), scores.cpu().numpy())
+        return RawDetections(*(part.cpu().numpy() for part in answer))
 
 
 def choose_device(device: str = "auto") -> str:
