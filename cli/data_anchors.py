@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @options.imgsz("Size of the network's frame: 320, or 320x416 (height x width).  [default: 320]")
 @click.option(
     "--fit",
-    type=click.Choice(["letterbox", "stretch"]),
+    type=click.Choice(["letterbox", "stretch", "shorter"]),
     default="letterbox",
     show_default=True,
     help="How pictures are laid into the frame.",
@@ -32,7 +32,7 @@ def command(
     data: Path,
     k: int,
     imgsz: tuple[int, int] | None,
-    fit: Literal["letterbox", "stretch"],
+    fit: Literal["letterbox", "stretch", "shorter"],
     seed: int,
     split: str | None,
     as_json: bool,

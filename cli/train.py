@@ -69,8 +69,9 @@ _SETTINGS = (
     _setting("--augment", type=click.Choice(["none", "light", "standard", "strong"]), help="[default: standard]"),
     _setting("--layout", type=click.Choice(["jitter", "patches"]),
              help="Pictures laid in at random scale and place, or SSD's zoom-out and patches.  [default: the model's]"),
-    _setting("--fit", type=click.Choice(["letterbox", "stretch"]),
-             help="Pictures keep their shape in the frame, or fill it.  [default: the model's]"),
+    _setting("--fit", type=click.Choice(["letterbox", "stretch", "shorter"]),
+             help="Pictures keep their shape in the frame, or fill it, or the frame takes their shape and --imgsz is "
+             "the shorter side.  [default: the model's]"),
     _setting("--flip/--no-flip", "flip_horizontal", type=bool, help="Mirror left to right.  [default: yes]"),
     _setting("--flip-vertical/--no-flip-vertical", type=bool, help="Also mirror top to bottom.  [default: no]"),
     _setting("--turns/--no-turns", type=bool,
@@ -212,8 +213,11 @@ def _as_its_weights(values: dict[str, Any]) -> dict[str, Any]:
     if values.get("model", card.model) != card.model:
         return {}
     height, width = card.preprocess.frame_hw
-    sides = {"imgsz": height} if height == width and height >= 32 else {}
-    return {"model": card.model, "fit": card.preprocess.fit, **sides}
+    fit = card.preprocess.fit
+    sides: dict[str, Any] = {"imgsz": height} if (height == width or fit == "shorter") and height >= 32 else {}
+    if fit == "shorter":
+        sides["longest"] = width / height
+    return {"model": card.model, "fit": fit, **sides}
 
 
 def _command_line(resume: Path | None) -> str:
@@ -297,6 +301,7 @@ def _validator(prepared: Prepared, config: TrainConfig) -> Callable[[Detector], 
     from pathlib import PurePosixPath
 
     from detseg import evaluation
+    from detseg.detectors import catalog
     from detseg.images import ImageFile
     from detseg.pipeline import detect_files
     from detseg.postprocess import Selection
@@ -305,7 +310,7 @@ def _validator(prepared: Prepared, config: TrainConfig) -> Callable[[Detector], 
 
     truth = prepared.validation or prepared.truth
     files = [ImageFile(truth.image_path(i), PurePosixPath(name)) for i, name in enumerate(truth.image_files)]
-    selection = Selection(conf=0.001, iou=0.6, max_det=100)
+    selection = Selection.for_measuring(catalog.usual_nms(config.model))
 
     def validate(model: Detector) -> dict[str, float]:
         runtime = LiveRuntime(prepared.card, model)

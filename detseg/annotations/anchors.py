@@ -35,7 +35,7 @@ class Anchors:
 def sizes_in_frame(
     annotations: AnnotationSet,
     frame_hw: tuple[int, int],
-    fit: Literal["letterbox", "stretch"] = "letterbox",
+    fit: Literal["letterbox", "stretch", "shorter"] = "letterbox",
 ) -> WH:
     """(M, 2) widths and heights of the set's boxes in the network's frame, as `preprocess.Placement` scales.
 
@@ -49,6 +49,10 @@ def sizes_in_frame(
     if fit == "letterbox":
         scale = (frame / hw).min(axis=1, keepdims=True)
         content = np.clip(np.round(hw * scale), 1, frame)  # whole pixels, as the picture is resized to
+    elif fit == "shorter":
+        least, most = frame
+        scale = np.minimum(least / hw.min(axis=1), most / hw.max(axis=1))
+        content = np.maximum(np.floor(hw * scale[:, None]), 1)
     return (boxes[:, 2:] - boxes[:, :2]) * (content / hw)[:, ::-1]
 
 

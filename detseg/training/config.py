@@ -33,7 +33,9 @@ class TrainConfig(BaseModel):
 
     imgsz: int = Field(320, ge=32)
     multi_scale: float = Field(0.2, ge=0, lt=1)  # sides between (1 - x) and (1 + x) times imgsz, a step of 32
-    fit: Literal["letterbox", "stretch"] = "letterbox"  # pictures keep their shape in the frame, or fill it
+    # pictures keep their shape in the frame, or fill it, or the frame has their shape and imgsz is the shorter side
+    fit: Literal["letterbox", "stretch", "shorter"] = "letterbox"
+    longest: float = Field(1333 / 800, ge=1)  # the most that a longer side may be, times imgsz, with fit="shorter"
     augment: Literal["none", "light", "standard", "strong"] = "standard"
     layout: Literal["jitter", "patches"] = "jitter"  # how a single picture is laid into its frame, unless augment=none
     flip_horizontal: bool = True
@@ -74,6 +76,11 @@ class TrainConfig(BaseModel):
             return values
         entry = catalog.entry(name)
         return {"imgsz": entry.imgsz, "backbone": entry.backbone, **entry.training, **values}
+
+    @property
+    def frame_hw(self) -> tuple[int, int]:
+        """The sides of `Preprocess` that the settings ask for."""
+        return self.imgsz, round(self.imgsz * self.longest) if self.fit == "shorter" else self.imgsz
 
     def save(self, path: Path) -> None:
         """Writes the configuration as YAML."""

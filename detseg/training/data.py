@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -24,18 +25,23 @@ from detseg.augment.sample import Sample
 from detseg.detectors.contract import Target
 from detseg.errors import ImageError
 from detseg.images import read_image
-from detseg.preprocess import Preprocess
+from detseg.preprocess import Placement, Preprocess
+from detseg.preprocess.recipe import lay_in
 from detseg.training.config import TrainConfig
 
 
 class Ticket(NamedTuple):
-    """One order to a worker: which picture, for which epoch, at which size, alone or in a mosaic, pure or blended."""
+    """One order to a worker: which picture, for which epoch, at which size, alone or in a mosaic, pure or blended.
+
+    `limits`: of the sides of a picture that is laid in as it is, where frames have their pictures' own shape.
+    """
 
     epoch: int
     picture: int
     frame_hw: tuple[int, int]
     mosaic: bool
     mixup: bool = False
+    limits: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +113,22 @@ class TrainingSet(Dataset[Any]):
         if len(samples) == 4:
             return mosaic(samples, ticket.frame_hw, rng, strength=strength)
         if self.config.augment == "none":
-            frame, placement = replace(self.preprocess, frame_hw=ticket.frame_hw).place(samples[0].image)
-            return replace(samples[0], image=frame, boxes=placement.to_frame(samples[0].boxes))
+            return self._as_in_use(samples[0], ticket)
         if self.config.layout == "patches":
             return patched(samples[0], ticket.frame_hw, rng)
         return jittered(samples[0], ticket.frame_hw, rng, strength=strength)
+
+    def _as_in_use(self, sample: Sample, ticket: Ticket) -> Sample:
+        """The picture as it is laid in where the model is used; in a frame that others share, at its top left."""
+        recipe, image_hw = self.preprocess, (sample.image.shape[0], sample.image.shape[1])
+        placement = replace(recipe, frame_hw=ticket.limits or ticket.frame_hw).placement(image_hw)
+        if ticket.limits is not None:
+            own, shared = placement.content_hw, ticket.frame_hw
+            if own[0] > shared[0] or own[1] > shared[1]:  # not of the size that the annotations say
+                placement = Placement.letterbox(image_hw, shared)
+            placement = replace(placement, frame_hw=shared)
+        frame = lay_in(sample.image, placement, recipe.fill)
+        return replace(sample, image=frame, boxes=placement.to_frame(sample.boxes))
 
     def _recipe_of_worker(self) -> Recipe:
         """Made where it is used: albumentations is slow to import."""
@@ -127,11 +144,16 @@ class TrainingSet(Dataset[Any]):
 
 
 class EpochBatches(Sampler[list[Ticket]]):
-    """The batches of an epoch: every picture once, in an order and at sizes drawn from (seed, epoch)."""
+    """The batches of an epoch: every picture once, in an order and at sizes drawn from (seed, epoch).
 
-    def __init__(self, count: int, config: TrainConfig) -> None:
+    With fit="shorter" a batch's frame is as large as the largest of its pictures, so that upright ones and others go
+    into batches of their own as far as they can; `image_hw` (count, 2) then says their sizes.
+    """
+
+    def __init__(self, count: int, config: TrainConfig, image_hw: NDArray[Any] | None = None) -> None:
         self.count = count
         self.config = config
+        self.image_hw = image_hw if config.fit == "shorter" else None
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -142,20 +164,42 @@ class EpochBatches(Sampler[list[Ticket]]):
     def __iter__(self) -> Iterator[list[Ticket]]:
         config = self.config
         rng = np.random.default_rng([config.seed, self.epoch])
-        order = rng.permutation(self.count)
+        order = self._order(rng)
         plain = self.epoch >= round(config.epochs * (1 - config.plain_epochs))
         for i in range(len(self)):
             side = self._side(rng, plain)
             chosen = order[i * config.batch : (i + 1) * config.batch]
+            frame_hw, limits = self._frame(side, chosen)
             composed = not plain and config.augment != "none"
             in_mosaic = rng.random(len(chosen)) < (config.mosaic if composed else 0)
             blended = (
                 rng.random(len(chosen)) < config.mixup if composed and config.mixup else np.zeros(len(chosen), bool)
             )
             yield [
-                Ticket(self.epoch, int(j), (side, side), bool(m), bool(b))
+                Ticket(self.epoch, int(j), frame_hw, bool(m), bool(b), limits)
                 for j, m, b in zip(chosen, in_mosaic, blended, strict=True)
             ]
+
+    def _order(self, rng: np.random.Generator) -> NDArray[np.intp]:
+        """The pictures as they are drawn; those of like shape in a row where frames have their shape."""
+        order = rng.permutation(self.count)
+        if self.image_hw is None:
+            return order
+        upright = self.image_hw[order, 0] > self.image_hw[order, 1]
+        first = upright == bool(rng.integers(2))
+        order = np.concatenate([order[first], order[~first]])
+        whole = len(order) // self.config.batch * self.config.batch
+        batches = rng.permutation(order[:whole].reshape(-1, self.config.batch))
+        return np.concatenate([batches.reshape(-1), order[whole:]])
+
+    def _frame(self, side: int, chosen: NDArray[np.intp]) -> tuple[tuple[int, int], tuple[int, int] | None]:
+        """The frame of a batch, and the limits of its pictures' sides where frames have their shape."""
+        if self.image_hw is None:
+            return (side, side), None
+        limits = (side, round(side * self.config.longest))
+        sizes = [(int(h), int(w)) for h, w in self.image_hw[chosen] if h > 0 and w > 0] or [(side, side)]
+        frames = [Placement.shorter(size, limits).frame_hw for size in sizes]
+        return (max(h for h, _ in frames), max(w for _, w in frames)), limits
 
     def _side(self, rng: np.random.Generator, plain: bool) -> int:
         draw = rng.uniform(1 - self.config.multi_scale, 1 + self.config.multi_scale)

@@ -96,7 +96,7 @@ class Trainer:
         self.average = MovingAverage(self.model, config.ema) if config.ema else None
         state = self.folder.load_state(self.model, self.optimizer, self.average) or RunState()
 
-        batches = EpochBatches(len(self.data), config)
+        batches = EpochBatches(len(self.data), config, self.data.truth.image_hw)
         feed = fabric.setup_dataloaders(
             loader(self.data, batches, config.workers), use_distributed_sampler=False, move_to_device=False
         )

@@ -57,7 +57,7 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
     found: list[Anchors] = []
 
     def anchors(count: int) -> NDArray[np.float64] | None:
-        sizes = sizes_in_frame(truth, (config.imgsz, config.imgsz), config.fit)
+        sizes = sizes_in_frame(truth, config.frame_hw, config.fit)
         if len(sizes) < count:  # too few boxes for as many clusters: the model keeps its own
             return None
         found.append(kmeans_anchors(sizes, count, config.seed))
@@ -89,7 +89,7 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
 def _fit_of_own_anchors(card: Card, truth: AnnotationSet, config: TrainConfig) -> Anchors | None:
     """How well the anchors that the model came with fit the data; None for a model that has none."""
     groups = card.config.get("anchors")
-    sizes = sizes_in_frame(truth, (config.imgsz, config.imgsz), config.fit)
+    sizes = sizes_in_frame(truth, config.frame_hw, config.fit)
     if not groups or not len(sizes):
         return None
     wh = np.array([size for group in groups for size in group], np.float64).reshape(-1, 2)
@@ -129,7 +129,7 @@ def _structure(config: TrainConfig) -> dict[str, Any]:
 
 def _preprocess(config: TrainConfig, name: str | None, backbone: Any) -> Preprocess:
     """What the network sees: normalised as the backbone's weights want it, be they a checkpoint's or ImageNet's."""
-    own = Preprocess((config.imgsz, config.imgsz), config.fit, mean=backbone.mean, std=backbone.std)
+    own = Preprocess(config.frame_hw, config.fit, mean=backbone.mean, std=backbone.std)
     if config.weights is None:
         return own
     card = checkpoints.read_card(config.weights)

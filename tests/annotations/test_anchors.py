@@ -63,7 +63,7 @@ def test_as_many_anchors_as_sizes() -> None:
     assert same.wh.tolist() == [[7, 7]] * 3
 
 
-@pytest.mark.parametrize("fit", ["letterbox", "stretch"])
+@pytest.mark.parametrize("fit", ["letterbox", "stretch", "shorter"])
 def test_sizes_are_those_of_placement(fit: str) -> None:
     hw = RNG.integers(1, 900, (40, 2))
     boxes = np.concatenate([np.zeros((40, 2)), hw[:, ::-1] * RNG.uniform(0.5, 1, (40, 2)) + 1], axis=1)
@@ -72,7 +72,7 @@ def test_sizes_are_those_of_placement(fit: str) -> None:
         image_files=[f"{i}" for i in range(40)], image_hw=hw, image_index=np.arange(40), boxes=boxes,
         labels=np.zeros(40), difficult=np.arange(40) == 7, crowd=np.arange(40) == 9,
     )  # fmt: skip
-    place = Placement.letterbox if fit == "letterbox" else Placement.stretch
+    place = getattr(Placement, fit)
     placed = [place(tuple(hw[i].tolist()), (320, 416)).to_frame(boxes[i : i + 1])[0] for i in range(40)]
     expected = np.array([b[2:] - b[:2] for i, b in enumerate(placed) if i not in (7, 9)])
     np.testing.assert_allclose(sizes_in_frame(truth, (320, 416), fit), expected, rtol=1e-12)
