@@ -9,7 +9,7 @@ import click
 from . import options, tta
 from .exits import Exit
 
-FORMATS = ("image", "coco", "yolo", "voc", "csv", "jsonl", "crops")
+FORMATS = ("image", "coco", "yolo", "yolo-seg", "voc", "csv", "jsonl", "crops")
 _EPILOG = """\b
 Examples:
   detseg detect photos/
@@ -71,7 +71,9 @@ def command(
         raise click.UsageError("no SOURCE given: name pictures or a folder of pictures")
     from . import detect_run
 
-    also = [name for name, wanted in (("yolo", yolo), ("crops", crops)) if wanted]
+    if {"yolo", "yolo-seg"} <= set(formats):
+        raise click.UsageError("yolo (boxes) and yolo-seg (outlines of masks) are the same files; choose one of them")
+    also = [name for name, wanted in (("yolo", yolo and "yolo-seg" not in formats), ("crops", crops)) if wanted]
     kept = [name for name in formats if not (no_image and name == "image")]
     request = detect_run.Request(sources=sources + more_sources, formats=tuple(dict.fromkeys(kept + also)), **given)
     return detect_run.run(request)

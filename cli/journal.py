@@ -16,7 +16,7 @@ import numpy as np
 
 from detseg.errors import DetsegError
 from detseg.images import ImageFile
-from detseg.results import Detections
+from detseg.results import Detections, Masks
 
 FILE_NAME = ".detseg-run.jsonl"
 
@@ -62,6 +62,7 @@ class Journal:
             np.array(row["scores"], np.float32),
             np.array(row["labels"], np.int64),
             picture.path,
+            Masks((height, width), tuple(text.encode() for text in row["masks"])) if "masks" in row else None,
         )
 
     def add(self, picture: ImageFile, found: Detections) -> None:
@@ -73,6 +74,8 @@ class Journal:
             "scores": found.scores.tolist(),
             "labels": found.labels.tolist(),
         }
+        if found.masks is not None:
+            columns["masks"] = [text.decode("ascii") for text in found.masks.counts]
         self._append(row | columns)
         self._offsets[_key(name, path)] = offset
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from detseg.annotations import AnnotationSet
 from detseg.annotations.coco import to_coco
-from detseg.annotations.outlines import FARTHEST, Outlines, Segmentation
+from detseg.annotations.outlines import FARTHEST, Outlines, Segmentation, text_of
 from detseg.errors import DataError
 from detseg.evaluation import records
 from detseg.evaluation.metrics import TWELVE, ClassMetrics, DetectionMetrics, Kind
@@ -88,6 +88,28 @@ def result_rows(truth: AnnotationSet, detections: Sequence[Detections]) -> NDArr
     scores = np.concatenate([found.scores for found in detections]).astype(np.float64)
     pictures = np.repeat(np.arange(len(truth)), [len(found) for found in detections])
     return np.column_stack([pictures, xyxy_to_xywh(boxes), scores, labels])
+
+
+def result_outlines(truth: AnnotationSet, detections: Sequence[Detections]) -> Outlines | None:
+    """(n) the masks of the same detections, in the order of `result_rows`; None where none of them has one.
+
+    Raises DataError where a picture is of another size than its annotations say.
+    """
+    if all(found.masks is None for found in detections):
+        return None
+    texts: list[bytes] = []
+    for index, found in enumerate(detections):
+        if found.masks is None:
+            texts += [b""] * len(found)
+            continue
+        h, w = truth.image_hw[index].tolist()
+        if min(h, w) > 0 and len(found) and tuple(found.image_hw) != (h, w):
+            raise DataError(
+                f"{truth.image_path(index)}: is {found.image_hw[1]}x{found.image_hw[0]}, its annotations say {w}x{h}; "
+                "masks of two sizes cannot be compared: correct the annotations, or measure boxes"
+            )
+        texts += [text_of(found.masks.segmentation(row)) for row in range(len(found))]
+    return Outlines.of_texts(texts)
 
 
 # ---- what is written: files on which pycocotools gives the same numbers ----

@@ -1,4 +1,7 @@
-"""COCO's results: a list of {"image_id", "category_id", "bbox", "score"} that pycocotools loads as it is."""
+"""COCO's results: a list of {"image_id", "category_id", "bbox", "score"} that pycocotools loads as it is.
+
+Objects with a mask have its run lengths as `segmentation` and its pixels as `area`, too.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,12 @@ from detseg.writers.text import to_json
 def coco_rows(found: Detections, image_id: int, categories: Categories) -> Iterator[dict[str, Any]]:
     """COCO's rows of one picture: bbox is x, y, w, h in pixels; nothing is rounded."""
     boxes = xyxy_to_xywh(found.boxes.astype(np.float64)).tolist()
-    for box, score, label in zip(boxes, found.scores.tolist(), found.labels.tolist(), strict=True):
-        yield {"image_id": image_id, "category_id": categories.ids[label], "bbox": box, "score": score}
+    areas = [] if found.masks is None else found.masks.areas().tolist()
+    for i, (box, score, label) in enumerate(zip(boxes, found.scores.tolist(), found.labels.tolist(), strict=True)):
+        row = {"image_id": image_id, "category_id": categories.ids[label], "bbox": box, "score": score}
+        if found.masks is not None:
+            row |= {"segmentation": found.masks.segmentation(i), "area": areas[i]}
+        yield row
 
 
 class CocoWriter:

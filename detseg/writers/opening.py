@@ -19,17 +19,18 @@ from detseg.writers.crops import CropWriter
 from detseg.writers.overlay import OverlayWriter
 from detseg.writers.table import CsvWriter, JsonLinesWriter
 from detseg.writers.voc_xml import VocWriter
-from detseg.writers.yolo_txt import YoloWriter
+from detseg.writers.yolo_txt import YoloSegWriter, YoloWriter
 
 _Maker = Callable[[Path, Categories, Options], Any]
 _PER_PICTURE: dict[str, _Maker] = {
     "image": OverlayWriter,
     "yolo": YoloWriter,
+    "yolo-seg": YoloSegWriter,
     "voc": VocWriter,
     "crops": CropWriter,
 }
 _PER_RUN: dict[str, _Maker] = {"coco": CocoWriter, "csv": CsvWriter, "jsonl": JsonLinesWriter}
-FORMATS = ("image", "coco", "yolo", "voc", "csv", "jsonl", "crops")
+FORMATS = ("image", "coco", "yolo", "yolo-seg", "voc", "csv", "jsonl", "crops")
 
 
 class Writers:
@@ -96,13 +97,16 @@ def open_writers(
     """Opens the formats `names` (of `FORMATS`) in the folder `out`.
 
     `save_conf` adds scores where a format can do without them; `image_ids` gives the data set's own id by
-    picture name, for COCO. Raises DetsegError: a name that is no format, a folder that cannot be written.
+    picture name, for COCO. Raises DetsegError: a name that is no format, two that write the same files, a folder
+    that cannot be written.
     """
     unknown = next((name for name in names if name not in FORMATS), None)
     if unknown is not None:
         near = difflib.get_close_matches(unknown, FORMATS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise DetsegError(f"{unknown!r} is no format; {hint}formats are {', '.join(FORMATS)}")
+    if {"yolo", "yolo-seg"} <= set(names):
+        raise DetsegError("yolo (boxes) and yolo-seg (outlines) are the same files in labels/; choose one of them")
     options = Options(save_conf, image_ids)
     per_picture = {name: make(out, categories, options) for name, make in _PER_PICTURE.items() if name in names}
     with ExitStack() as opened:  # when one cannot be opened the others are ended

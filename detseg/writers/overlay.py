@@ -1,4 +1,4 @@
-"""The picture with its objects drawn in: boxes in the colour of the class, labels that can be read."""
+"""The picture with its objects drawn in: boxes and masks in the colour of the class, labels that can be read."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detseg.annotations.categories import Categories
+from detseg.geometry import rle as run_lengths
 from detseg.images import ImageFile
 from detseg.results import Detections
 from detseg.writers.contract import Options, Picture
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, int, int]  # RGB
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in whole pixels
+
+_SHADE = 0.4  # of a class's colour over the pixels of a mask
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,16 @@ def class_colour(label: int) -> Colour:
 
 
 def draw(image: Picture, found: Detections, categories: Categories) -> Picture:
-    """A copy of `image` (h, w, 3) RGB with every object's box, name and score; the best ones lie on top."""
+    """A copy of `image` (h, w, 3) RGB with every object's mask, box, name and score; the best ones lie on top."""
     canvas = image.copy()
     style = Style.for_picture((image.shape[0], image.shape[1]))
     best_first = found.by_score()
     rectangles = _rectangles(best_first, canvas.shape)
-    for rectangle, label in reversed(list(zip(rectangles, best_first.labels.tolist(), strict=True))):
-        draw_box(canvas, rectangle, class_colour(label), style.line)
+    masks = best_first.masks
+    for i, (rectangle, label) in reversed(list(enumerate(zip(rectangles, best_first.labels.tolist(), strict=True)))):
+        if masks is not None:
+            draw_mask(canvas, masks.rle(i), class_colour(label), style.line)
+        draw_box(canvas, rectangle, class_colour(label), style.line if masks is None else max(1, style.line // 2))
     placed = Placed(canvas.shape[0], canvas.shape[1])
     labels = []
     for rectangle, (_, score, label) in zip(rectangles, best_first, strict=True):
@@ -89,6 +95,20 @@ def draw_box(canvas: Picture, rectangle: Rectangle, colour: Colour, line: int) -
         (slice(top, bottom + 1), slice(max(right - line + 1, left), right + 1)),
     ):
         canvas[edge] = colour
+
+
+def draw_mask(canvas: Picture, rle: dict[str, Any], colour: Colour, line: int) -> None:
+    """The pixels of a mask {"size", "counts"} shaded with `colour`, and the line around them."""
+    xs, ys = np.divmod(run_lengths.places(rle), canvas.shape[0])
+    if not len(xs):
+        return
+    left, top = int(xs.min()), int(ys.min())
+    inside = np.zeros((int(ys.max()) - top + 1, int(xs.max()) - left + 1), np.uint8)
+    inside[ys - top, xs - left] = 1
+    pixels = canvas[ys, xs]
+    canvas[ys, xs] = np.rint(pixels + (np.array(colour, np.float32) - pixels) * np.float32(_SHADE)).astype(np.uint8)
+    rings, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(left, top))
+    cv2.drawContours(canvas, rings, -1, colour, line, cv2.LINE_AA)
 
 
 class Placed:

@@ -1,7 +1,7 @@
 """Tables for people and scripts: CSV with a row per object, JSON Lines with a line per picture.
 
-Boxes are x1, y1, x2, y2 in pixels of the upright picture, to a hundredth; scores to 5 places. A picture's
-name that is not UTF-8 is escaped as `text` says.
+Boxes are x1, y1, x2, y2 in pixels of the upright picture, to a hundredth; scores to 5 places. JSON Lines also hold
+masks, as COCO's run lengths. A picture's name that is not UTF-8 is escaped as `text` says.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CSV_COLUMNS = (
 def json_row(file: ImageFile, found: Detections, categories: Categories) -> dict[str, Any]:
     """One picture and its objects as plain JSON values."""
     h, w = (int(side) for side in found.image_hw)
-    objects = [
+    objects: list[dict[str, Any]] = [
         {
             "label": label,
             "category_id": categories.ids[label],
@@ -36,6 +36,9 @@ def json_row(file: ImageFile, found: Detections, categories: Categories) -> dict
         }
         for box, score, label in found
     ]
+    if found.masks is not None:
+        for i, entry in enumerate(objects):
+            entry["segmentation"] = found.masks.segmentation(i)
     return {"file": file.name.as_posix(), "path": str(file.path), "width": w, "height": h, "objects": objects}
 
 
