@@ -56,7 +56,7 @@ _YOLO_TASKS = ("train", "val", "test")  # what YOLO users mean by --task
 @click.option("--voc", is_flag=True, help="Also VOC's AP as since 2010: area under the curve, overlap 0.5.")
 @click.option("--boundary", is_flag=True, help="Also Boundary AP: do the outlines of masks agree?")
 @options.conf(0.001)
-@options.iou(0.6)
+@options.iou(None)
 @options.max_det(100)
 @options.agnostic_nms()
 @tta.nms_kind()
@@ -84,8 +84,8 @@ _YOLO_TASKS = ("train", "val", "test")  # what YOLO users mean by --task
 def command(words: tuple[Path, ...], weights: Path | None, data: Path | None, **given: Any) -> Exit:
     """Measure a detector, or its written results, against a data set.
 
-    Thresholds are set so that recall is not cut short: scores from 0.001, suppression at an overlap of 0.6, 100
-    objects a picture, as detectors are usually measured on COCO.
+    Thresholds are set so that recall is not cut short: scores from 0.001, suppression at an overlap of 0.6
+    (0.5 where boxes vote), 100 objects a picture, as detectors are usually measured on COCO.
     """
     weights, data = _sides(words, weights, data, given["predictions"])
     if given["task"] in _YOLO_TASKS:

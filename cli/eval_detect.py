@@ -38,14 +38,15 @@ def detect(request: Request, truth: AnnotationSet) -> Found:
             f"{weights} and {request.data} have no class in common: {named(card.categories.names)} against "
             f"{named(truth.categories.names)}; measure on data with the same class names"
         )
+    nms = tta.suppression(request, card)
     selection = Selection(
         request.conf,
-        request.iou,
+        tta.measuring_overlap(request, nms),
         request.max_det,
         TOP_K,
         agnostic=request.agnostic,
         classes=tuple(i for i, _ in match.pairs),
-        nms=tta.suppression(request),
+        nms=nms,
     )
     views, note = tta.views(request, kind)
     detections, faults = _detections(request, truth, selection, views, weights, kind, card)
@@ -53,7 +54,9 @@ def detect(request: Request, truth: AnnotationSet) -> Found:
         raise DataError(f"{request.data}: none of its pictures can be read; the first: {faults[0][1]}")
     ours = [replace(found, labels=match.to_data(found.labels)) for found in detections]
     origin = {"weights": str(weights), "model": card.model, "frame_hw": list(_recipe(request, card).frame_hw)}
-    return Found(result_rows(truth, ours), origin, (*_class_notes(match), *filter(None, [note])), faults)
+    settings = {"nms": selection.nms, "iou": selection.iou}
+    notes = (*_class_notes(match), *filter(None, [note]))
+    return Found(result_rows(truth, ours), origin, notes, faults, settings=settings)
 
 
 def _recipe(request: Request, card: Card) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +39,7 @@ class Request:
     voc: bool
     boundary: bool
     conf: float
-    iou: float
+    iou: float | None
     max_det: int
     agnostic: bool
     nms: NMS | None
@@ -73,7 +73,7 @@ class Found:
     """What is compared with the truth: `rows`, `outlines` and `areas` as `evaluate_rows` takes them.
 
     `origin` says where they come from (for metrics.json), `notes` what a user must know to read the numbers; `text`
-    is predictions.json where that is there already.
+    is predictions.json where that is there already, `settings` what was chosen for the weights.
     """
 
     rows: NDArray[np.float64]
@@ -83,6 +83,7 @@ class Found:
     outlines: Outlines | None = None
     areas: NDArray[np.float64] | None = None
     text: bytes | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

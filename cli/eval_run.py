@@ -18,7 +18,7 @@ from detseg.annotations.split_names import canonical
 from detseg.errors import DataError
 from detseg.evaluation import DetectionMetrics, Kind, VocMetrics
 
-from . import eval_tables, tta
+from . import eval_tables
 from .eval_request import Found, Measured, Request, open_folder
 from .exits import Exit
 from .tables import printable
@@ -155,7 +155,7 @@ def _report(request: Request, split: str | None, measured: Measured) -> dict[str
             "limit": request.limit,
             "fingerprint": truth.fingerprint(),
         },
-        "settings": _settings(request),
+        "settings": {**_settings(request), **found.settings},
         **{eval_tables.SECTIONS[kind]: metrics.to_json() for kind, metrics in measured.metrics.items()},
         **({"voc": _voc_report(request, measured.voc)} if measured.voc else {}),
         "notes": list(found.notes),
@@ -168,8 +168,8 @@ def _settings(request: Request) -> dict[str, Any]:
     if request.predictions:
         return {"max_det": request.max_det}
     views = ("tta", "tta_scales", "tta_flips", "tta_merge") if request.tta else ("tta",)
-    names = ("conf", "iou", "max_det", "agnostic", *views, "batch", "device", "runtime")
-    return {"nms": tta.suppression(request)} | {name: getattr(request, name) for name in names}
+    names = ("conf", "max_det", "agnostic", *views, "batch", "device", "runtime")
+    return {name: getattr(request, name) for name in names}
 
 
 def _voc_report(request: Request, voc: VocMetrics) -> dict[str, Any]:

@@ -141,11 +141,12 @@ def conf(default: float = 0.25) -> Any:
     )  # fmt: skip
 
 
-def iou(default: float = 0.5) -> Any:
-    """--iou -> `iou: float`."""
+def iou(default: float | None = 0.5) -> Any:
+    """--iou -> `iou: float`; without a default `float | None`."""
+    other = "" if default is not None else "  [default: 0.6; 0.5 for boxes that vote]"
     return click.option(
         "--iou", cls=Option, aliases=("--iou-thres", "--iou-thresh"), type=FRACTION, default=default,
-        show_default=True, help="Of two boxes of a class that overlap more than this, the better is kept.",
+        show_default=True, help=f"Of two boxes of a class that overlap more than this, the better is kept.{other}",
     )  # fmt: skip
 
 

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from detseg.detectors import catalog
+
 from . import options
 
 if TYPE_CHECKING:
+    from detseg.checkpoints import Card
     from detseg.postprocess import Views
     from detseg.postprocess.select import NMS
 
 F = TypeVar("F", bound=Callable[..., Any])
-NMS_KINDS = ("hard", "soft", "soft-linear", "diou", "wbf")
+NMS_KINDS = ("hard", "vote", "soft", "soft-linear", "diou", "wbf")
 USUAL_SCALES = (0.8, 1.0, 1.25)  # with both sides, what measured best (yolo.md)
 
 
@@ -40,8 +43,9 @@ def nms_kind() -> Any:
     """--nms -> `nms: str`."""
     return click.option(
         "--nms", type=click.Choice(NMS_KINDS), default=None,
-        help="What becomes of overlapping boxes: the best stays (hard), scores fade (soft, soft-linear), centres "
-        "apart count as less overlap (diou), their mean takes their place (wbf).  [default: hard; with --tta wbf]",
+        help="What becomes of overlapping boxes: the best stays (hard), or the mean of it and those that agree (vote), "
+        "scores fade (soft, soft-linear), centres apart count as less overlap (diou), means of growing groups take "
+        "their place (wbf).  [default: the model's, vote or hard; with --tta wbf]",
     )  # fmt: skip
 
 
@@ -66,9 +70,16 @@ def wants_scales(request: Any) -> bool:
     return request.tta and request.tta_scales != (1.0,)
 
 
-def suppression(request: Any) -> NMS:
+def suppression(request: Any, card: Card) -> NMS:
     """The kind of suppression that a request asks for, or what measured best for it (yolo.md)."""
-    return request.nms or ("wbf" if request.tta else "hard")
+    return request.nms or ("wbf" if request.tta else catalog.usual_nms(card.model))
+
+
+def measuring_overlap(request: Any, nms: NMS) -> float:
+    """The overlap above which boxes compete when they are measured: asked for, or what serves this kind best."""
+    from detseg.postprocess import Selection
+
+    return Selection.for_measuring(nms).iou if request.iou is None else request.iou
 
 
 def views(request: Any, kind: str) -> tuple[Views | None, str]:

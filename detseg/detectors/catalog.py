@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from detseg.errors import DetsegError
 
 if TYPE_CHECKING:
     from detseg.detectors.contract import Detector
+
+
+UsualNMS = Literal["hard", "vote"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Entry:
 
     `options` make it what it is; `backbone` and `training`, settings of a run where this model departs from the usual
     ones, are only what is taken when nobody says otherwise. `structure` are the settings that a checkpoint decides
-    when training starts from it.
+    when training starts from it. `nms` is what its overlapping candidates become unless someone says otherwise.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Entry:
     backbone: str = "efficientnet_lite0"
     training: Mapping[str, Any] = field(default_factory=dict)
     structure: tuple[str, ...] = ()
+    nms: UsualNMS = "hard"
 
 
 _PAPER_YOLO = {"decoding": "exp", "assignment": "best", "objectness": "one", "box_loss": "iou"}
@@ -45,8 +49,36 @@ _SSD512_EXTRAS = ((256, 512, 3, 2, 1), *(((128, 256, 3, 2, 1),) * 3), (128, 256,
 _ON_VGG = {"vgg": True, "width": 0, "norm": False, "strides": (8, 16)}
 _SSD_TRAINING = {"fit": "stretch", "layout": "patches", "mosaic": 0.0, "multi_scale": 0.0}  # SSD, sec. 2.2 and 3.6
 _SSD_STRUCTURE = ("strides", "width", "top_down", "extras", "scales", "aspect_ratios", "steps", "sizes", "reduced_tail")
+_WINDOW_TRAINING = {"freeze_stages": 0, "mosaic": 0.0, "multi_scale": 0.0}
+_WINDOW_STRUCTURE = ("stride", "cells", "hidden", "refine")
+# settings as group.entry; torchvision's models are the ones of the FPN paper with 512 regions a picture
+_RCNN_STRUCTURE = (
+    *("maps.strides", "maps.width", "maps.norm", "maps.extra", "maps.both_ends", "maps.norm_eps"),
+    *("rpn.sizes", "rpn.aspect_ratios", "rpn.shapes", "rpn.depth", "rpn.width"),
+    *("pool.size", "box.convs", "box.norm", "box.fcs", "box.stage"),
+)
+_LIGHT_RCNN = {
+    "rpn.sizes": ((16, 24), (32, 48), (64, 96), (128, 192)),
+    **{"rpn.candidates": 500, "rpn.kept": 150, "rpn.train_candidates": 1000, "rpn.train_kept": 500},
+    **{"box.fcs": (256, 256), "box.samples": 64, "box.beta": 1 / 9},
+}
+_PYRAMID_RCNN = {
+    **{"maps.strides": (4, 8, 16, 32), "maps.width": 256, "rpn.sizes": ((32,), (64,), (128,), (256,), (512,))},
+    **{"rpn.candidates": 1000, "rpn.kept": 1000, "rpn.train_candidates": 2000},
+    **{"box.samples": 512, "box.beta": 1 / 9},
+}
+_PYRAMID_RCNN_V2 = {
+    **_PYRAMID_RCNN,
+    **{"maps.norm": True, "rpn.depth": 2, "box.convs": (256,) * 4, "box.norm": True, "box.fcs": (1024,)},
+}
+_MOBILE_RCNN = {
+    **_PYRAMID_RCNN,
+    **{"maps.strides": (32, 32), "maps.both_ends": True, "rpn.sizes": ((32, 64, 128, 256, 512),) * 3},
+    "rpn.min_score": 0.05,
+}
+_ONE_MAP_RCNN = {"maps.strides": (16,), "maps.width": 0, "rpn.sizes": ((128, 256, 512),), "rpn.width": 512}
 _ENTRIES = (
-    Entry("yolo", "yolo", "YOLOv3 (2018)", "three scales, tuned for CPUs: the default", 320),
+    Entry("yolo", "yolo", "YOLOv3 (2018)", "three scales, tuned for CPUs: the default", 320, nms="vote"),
     Entry(
         "yolo-n",
         "yolo",
@@ -55,6 +87,7 @@ _ENTRIES = (
         320,
         {"neck_channels": 64},
         backbone="mobilenet_v3_small",
+        nms="vote",
     ),
     Entry(
         "yolo-s",
@@ -63,6 +96,7 @@ _ENTRIES = (
         "the default with a wider neck and larger frames",
         416,
         {"neck_channels": 192},
+        nms="vote",
     ),
     Entry(
         "yolo-m",
@@ -72,6 +106,7 @@ _ENTRIES = (
         416,
         {"neck_channels": 256},
         backbone="efficientnet_v2_s",
+        nms="vote",
     ),
     Entry(
         "yolov3",
@@ -159,6 +194,110 @@ _ENTRIES = (
         structure=("sections",),
         training={"fit": "stretch", "backbone_weights": None, "freeze_stages": 0, "freeze_bn": False},
     ),
+    Entry(
+        "sliding-window",
+        "sliding_window",
+        "OverFeat (2014)",
+        "a classifier of crops asked about every window of a pyramid, all in one pass",
+        320,
+        {"clusters": 8},
+        training=_WINDOW_TRAINING,
+        structure=_WINDOW_STRUCTURE,
+    ),
+    Entry(
+        "sliding-window-lenet5",
+        "sliding_window",
+        "LeNet-5 (1998)",
+        "the same with LeNet-5, 32 x 32 crops, nothing learnt before",
+        320,
+        {"clusters": 8, "cells": 5, "hidden": (120, 84)},
+        backbone="lenet5",
+        training={**_WINDOW_TRAINING, "backbone_weights": None, "backbone_lr": 1.0},
+        structure=_WINDOW_STRUCTURE,
+    ),
+    Entry(
+        "sliding-window-alexnet",
+        "sliding_window",
+        "AlexNet (2012)",
+        "the same with AlexNet up to its fifth convolution, 272 x 272 crops",
+        320,
+        {"clusters": 8, "stride": 16, "cells": 6, "hidden": (4096, 4096), "dropout": 0.5},
+        backbone="alexnet",
+        training=_WINDOW_TRAINING,
+        structure=_WINDOW_STRUCTURE,
+    ),
+    Entry(
+        "faster-rcnn",
+        "faster_rcnn",
+        "Faster R-CNN (2015)",
+        "proposals and their judgement on a light pyramid, any backbone",
+        320,
+        _LIGHT_RCNN,
+        structure=_RCNN_STRUCTURE,
+    ),
+    Entry(
+        "faster-rcnn-vgg16",
+        "faster_rcnn",
+        "Faster R-CNN (2015)",
+        "as in the paper: one map of VGG16, RoI pooling, two layers of 4096",
+        600,
+        {
+            **_ONE_MAP_RCNN,
+            **{"rpn.inside_only": True, "pool.kind": "pool", "box.fcs": (4096, 4096), "box.dropout": 0.5},
+        },
+        backbone="vgg16",
+        structure=_RCNN_STRUCTURE,
+    ),
+    Entry(
+        "faster-rcnn-c4",
+        "faster_rcnn",
+        "ResNet (2016)",
+        "one map of ResNet-50, whose last stage judges the regions",
+        600,
+        {**_ONE_MAP_RCNN, "pool.size": 14, "box.stage": True},
+        backbone="resnet50",
+        structure=_RCNN_STRUCTURE,
+    ),
+    Entry(
+        "faster-rcnn-r50-fpn",
+        "faster_rcnn",
+        "FPN (2017)",
+        "ResNet-50 with a full pyramid; takes torchvision's weights",
+        800,
+        _PYRAMID_RCNN,
+        backbone="resnet50",
+        structure=_RCNN_STRUCTURE,
+    ),
+    Entry(
+        "faster-rcnn-r50-fpn-v2",
+        "faster_rcnn",
+        "FPN (2017)",
+        "the same with batch norm everywhere and convolutions in the head (Li et al. 2021)",
+        800,
+        _PYRAMID_RCNN_V2,
+        backbone="resnet50",
+        structure=_RCNN_STRUCTURE,
+    ),
+    Entry(
+        "faster-rcnn-mobilenet-fpn",
+        "faster_rcnn",
+        "FPN (2017)",
+        "MobileNetV3-large, maps of stride 32 alone; takes torchvision's weights",
+        800,
+        _MOBILE_RCNN,
+        backbone="mobilenet_v3_large",
+        structure=_RCNN_STRUCTURE,
+    ),
+    Entry(
+        "faster-rcnn-mobilenet-fpn-320",
+        "faster_rcnn",
+        "FPN (2017)",
+        "the same for small frames, 150 proposals: torchvision's fastest",
+        320,
+        {**_MOBILE_RCNN, "rpn.candidates": 150, "rpn.kept": 150},
+        backbone="mobilenet_v3_large",
+        structure=_RCNN_STRUCTURE,
+    ),
 )
 CATALOG = {entry.name: entry for entry in _ENTRIES}
 
@@ -175,6 +314,11 @@ def entry(name: str) -> Entry:
         hint = f"did you mean {near[0]}? " if near else ""
         raise DetsegError(f"no model is called {name!r}; {hint}there are: {', '.join(CATALOG)}")
     return CATALOG[name]
+
+
+def usual_nms(name: str) -> UsualNMS:
+    """What becomes of the overlapping candidates of the model `name`; of one that is not known the best stays."""
+    return CATALOG[name].nms if name in CATALOG else "hard"
 
 
 def build(name: str, config: Mapping[str, Any], num_classes: int, *, backbone_weights: str | None = None) -> Detector:

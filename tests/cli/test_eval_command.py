@@ -102,7 +102,7 @@ def test_the_numbers_worked_out_by_hand_and_by_pycocotools(data, weights, capsys
     assert red["ap50"] == pytest.approx(1)
     assert red["ar"] == pytest.approx((7 * 1 + 3 * 2 / 3) / 10)
     assert report["data"]["split"] == "val"
-    assert report["settings"]["iou"] == 0.6
+    assert (report["settings"]["nms"], report["settings"]["iou"]) == ("vote", 0.5)
     assert report["weights"] == weights
     assert "split val, 4 pictures" in said.err
     assert len(report["data"]["fingerprint"]) == 16

@@ -142,6 +142,7 @@ def test_each_kind_of_suppression_by_hand():
     mean = [(0.75 * 0 + 0.5 * 4) / 1.25, 0, (0.75 * 10 + 0.5 * 14) / 1.25, 10]
     expected = {
         "hard": ([0.75, 0.6], [0, 0, 10, 10]),
+        "vote": ([0.75, 0.6], [0, 0, 10, 10]),  # an overlap of 0.43 has no vote
         "soft": ([0.75, 0.6, faded], [0, 0, 10, 10]),
         "soft-linear": ([0.75, 0.6, 0.5 * 4 / 7], [0, 0, 10, 10]),
         "diou": ([0.75, 0.6, 0.5], [0, 0, 10, 10]),
@@ -155,11 +156,22 @@ def test_each_kind_of_suppression_by_hand():
         together = select(boxes, scores, Selection(conf=0.2, iou=0.3, nms=kind, agnostic=True, max_det=1))
         assert together[2].tolist() == [0]
     assert len(select(boxes, scores, Selection(conf=0.4, iou=0.4, nms="soft"))[1]) == 2  # faded below the threshold
-    with pytest.raises(ValueError, match="nms must be one of hard, soft"):
+    with pytest.raises(ValueError, match="nms must be one of hard, vote, soft"):
         Selection(nms="softer")
 
 
-@pytest.mark.parametrize("kind", ["soft", "soft-linear", "diou", "wbf"])
+def test_boxes_that_agree_vote_with_those_of_their_class():
+    # IoU 9 / 11 with the first, which suppresses it; the third is of another class, unless classes play no part
+    boxes = np.float32([[0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 12]])
+    scores = np.float32([[0.75, 0], [0.5, 0], [0, 0.6]])
+    kept = select(boxes, scores, Selection(conf=0.2, nms="vote"))
+    np.testing.assert_allclose(kept[0], [[0.4, 0, 10.4, 10], [0, 0, 10, 12]], rtol=1e-6)
+    together = select(boxes, scores, Selection(conf=0.2, nms="vote", agnostic=True))
+    np.testing.assert_allclose(together[0], [[0.5 / 1.85, 0, 10 + 0.5 / 1.85, 10 + 1.2 / 1.85]], rtol=1e-6)
+    assert kept[1].tolist() == pytest.approx([0.75, 0.6])
+
+
+@pytest.mark.parametrize("kind", ["vote", "soft", "soft-linear", "diou", "wbf"])
 def test_the_other_kinds_keep_what_select_promises(kind):
     boxes, scores = network_output(5, sure=0.1)
     found = select(boxes, scores, Selection(conf=0.05, iou=0.4, max_det=40, nms=kind))
