@@ -163,7 +163,7 @@ def _model(request: Request) -> Model:
         several_sizes=tta.wants_scales(request),
     )
     classes = _class_indices(request.classes, card.categories)
-    kind_of_nms = tta.suppression(request)
+    kind_of_nms = tta.suppression(request, card)
     chosen = Selection(
         request.conf, request.iou, request.max_det, agnostic=request.agnostic, classes=classes, nms=kind_of_nms
     )
