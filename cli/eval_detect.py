@@ -9,7 +9,7 @@ from typing import Any
 from detseg.annotations import AnnotationSet
 from detseg.checkpoints import Card
 from detseg.errors import DataError, ImageError
-from detseg.evaluation import ClassMatch, result_rows
+from detseg.evaluation import ClassMatch, result_outlines, result_rows
 from detseg.images import ImageFile
 from detseg.pipeline import detect_files
 from detseg.postprocess import Selection, Views
@@ -56,7 +56,8 @@ def detect(request: Request, truth: AnnotationSet) -> Found:
     origin = {"weights": str(weights), "model": card.model, "frame_hw": list(_recipe(request, card).frame_hw)}
     settings = {"nms": selection.nms, "iou": selection.iou}
     notes = (*_class_notes(match), *filter(None, [note]))
-    return Found(result_rows(truth, ours), origin, notes, faults, settings=settings)
+    outlines = result_outlines(truth, ours) if request.task != "boxes" and truth.outlines.any else None
+    return Found(result_rows(truth, ours), origin, notes, faults, outlines, settings=settings)
 
 
 def _recipe(request: Request, card: Card) -> Any:

@@ -106,7 +106,7 @@ def _kinds(request: Request, truth: AnnotationSet, found: Found) -> tuple[Kind, 
     if request.task == "boxes" or (request.task is None and not both and not request.boundary):
         return ("bbox",)
     if not both:
-        side = request.data if found.outlines is not None else next(iter(found.origin.values()))
+        side = next(iter(found.origin.values())) if truth.outlines.any else request.data
         raise DataError(f"{side}: holds no masks; measure boxes with --task boxes")
     return ("bbox", "segm", "boundary") if request.boundary else ("bbox", "segm")
 
