@@ -95,11 +95,12 @@ def mixed(first: Sample, second: Sample, rng: Generator, *, concentration: float
 
 
 def turned(sample: Sample, quarters: int) -> Sample:
-    """The picture and its boxes turned counter-clockwise by `quarters` times 90 degrees."""
-    image, boxes = sample.image, sample.boxes
+    """The picture and its objects turned counter-clockwise by `quarters` times 90 degrees."""
+    image, boxes, masks = sample.image, sample.boxes, sample.masks
     for _ in range(quarters % 4):
         w = image.shape[1]
+        masks = None if masks is None else masks.turned(w)
         image = np.rot90(image)
         # what was x from the right edge is y from the top, what was y is x
         boxes = np.stack([boxes[:, 1], w - boxes[:, 2], boxes[:, 3], w - boxes[:, 0]], axis=1)
-    return replace(sample, image=np.ascontiguousarray(image), boxes=boxes.astype(np.float32))
+    return replace(sample, image=np.ascontiguousarray(image), boxes=boxes.astype(np.float32), masks=masks)

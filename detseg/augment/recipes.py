@@ -1,4 +1,4 @@
-"""Colour and flip recipes on albumentations, by name. Boxes move with the pixels; a seed gives one picture."""
+"""Colour and flip recipes on albumentations, by name. Objects move with the pixels; a seed gives one picture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
+from detseg.augment.cutouts import Cutouts
 from detseg.augment.sample import Sample
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version
@@ -50,10 +52,25 @@ class Recipe:
         if not self._moves_boxes:
             return replace(sample, image=self._compose(image=sample.image)["image"])
         rows = np.arange(len(sample.boxes))
-        out = self._compose(image=sample.image, bboxes=sample.boxes, rows=rows)
-        kept = np.asarray(out["rows"], np.int64)
+        marks = {} if sample.masks is None else {"mask": _marked_corner((sample.image.shape[0], sample.image.shape[1]))}
+        out = self._compose(image=sample.image, bboxes=sample.boxes, rows=rows, **marks)
+        kept = sample.select(np.asarray(out["rows"], np.int64))
         boxes = np.asarray(out["bboxes"], np.float32).reshape(-1, 4)
-        return Sample(out["image"], boxes, sample.labels[kept], sample.ignored[kept])
+        masks = None if kept.masks is None else _mirrored_as(kept.masks, out["mask"])
+        return replace(kept, image=out["image"], boxes=boxes, masks=masks)
+
+
+def _marked_corner(hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """(h, w) a mark at the top left, which goes where the flips take it: cheaper than to flip every mask."""
+    marked = np.zeros(hw, np.uint8)
+    marked[0, 0] = 1
+    return marked
+
+
+def _mirrored_as(masks: Cutouts, marked: NDArray[np.uint8]) -> Cutouts:
+    """The masks mirrored as the mark was."""
+    h, w = marked.shape
+    return masks.mirrored((h, w), x=bool(marked[:, -1].any()), y=bool(marked[-1].any()))
 
 
 def _flips(A: Any, horizontal: bool, vertical: bool) -> list[Any]:

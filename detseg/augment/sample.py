@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from detseg.augment.cutouts import Cutouts
 from detseg.geometry import boxes as box_geometry
 
 MIN_VISIBLE = 0.3  # an object of which less than this is left in view becomes an ignored region
@@ -15,16 +17,21 @@ MIN_VISIBLE = 0.3  # an object of which less than this is left in view becomes a
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """image (h, w, 3) uint8 RGB; boxes (n, 4) float32 xyxy of it; labels (n,) int64; ignored (n,) bool."""
+    """image (h, w, 3) uint8 RGB; boxes (n, 4) float32 xyxy of it; labels (n,) int64; ignored (n,) bool.
+
+    `masks` (n), where a model learns from them. A box is not narrowed to what is left of its mask.
+    """
 
     image: NDArray[np.uint8]
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     ignored: NDArray[np.bool_]
+    masks: Cutouts | None = None
 
-    def select(self, rows: NDArray[np.bool_]) -> Sample:
-        """Only the objects at `rows`."""
-        return replace(self, boxes=self.boxes[rows], labels=self.labels[rows], ignored=self.ignored[rows])
+    def select(self, rows: NDArray[Any]) -> Sample:
+        """Only the objects at `rows` (indices or a mask)."""
+        masks = None if self.masks is None else self.masks[rows]
+        return replace(self, boxes=self.boxes[rows], labels=self.labels[rows], ignored=self.ignored[rows], masks=masks)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ def lay(
     """Draws the sample into `window` of `frame` by frame = image * scale + offset; returns what is seen of it there.
 
     `frame` is the caller's fresh canvas and is drawn on; pixels of the window that the picture does not reach keep
-    their colour. Boxes are cut to the window; what is hardly visible is ignored, what is not visible is gone.
+    their colour. Boxes and masks are cut to the window; what is hardly visible is ignored, what is not visible is gone.
     """
     (sx, sy), (ox, oy) = scale_xy, offset_xy
     h, w = sample.image.shape[:2]
@@ -65,7 +72,8 @@ def lay(
         borderMode=cv2.BORDER_REPLICATE,
     )
     moved = sample.boxes * np.array([sx, sy, sx, sy], np.float32) + np.array([ox, oy, ox, oy], np.float32)
-    return _seen(replace(sample, image=frame, boxes=moved), Window(left, top, right, bottom))
+    masks = None if sample.masks is None else sample.masks.moved(scale_xy, offset_xy, (left, top, right, bottom))
+    return _seen(replace(sample, image=frame, boxes=moved, masks=masks), Window(left, top, right, bottom))
 
 
 def _seen(sample: Sample, window: Window) -> Sample:
@@ -77,10 +85,12 @@ def _seen(sample: Sample, window: Window) -> Sample:
 
 
 def merge(frame: NDArray[np.uint8], parts: list[Sample]) -> Sample:
-    """The objects of several samples that share one frame."""
+    """The objects of several samples that share one frame; with masks where all of them have them."""
+    masks = [p.masks for p in parts if p.masks is not None]
     return Sample(
         frame,
         np.concatenate([p.boxes for p in parts]).astype(np.float32),
         np.concatenate([p.labels for p in parts]).astype(np.int64),
         np.concatenate([p.ignored for p in parts]).astype(np.bool_),
+        Cutouts.concatenate(masks) if len(masks) == len(parts) else None,
     )
