@@ -20,6 +20,8 @@ from detseg.checkpoints.card import Card
 from detseg.checkpoints.header import KEY
 from detseg.errors import DetsegError, ExportError
 from detseg.files import replacing
+from detseg.preprocess import Preprocess
+from detseg.preprocess.placement import MULTIPLE
 from detseg.results import RawDetections
 from detseg.runtimes.network import FrameNetwork, fused, read_network
 from detseg.runtimes.onnx_runtime import INPUT, MASKS, OUTPUTS, OnnxRuntime
@@ -78,15 +80,20 @@ def export_onnx(
 ) -> ExportReport:
     """Writes the model of a .safetensors file as ONNX: uint8 `frames` (N, H, W, 3) RGB -> `boxes`, `scores`.
 
-    Any batch size, one frame size: `frame_hw`, or the card's. The normalisation and the card are inside.
+    Any batch size, one frame size: `frame_hw`, or the card's; a model whose frames have their pictures' shape is
+    letterboxed from then on. The normalisation and the card are inside.
     `half` stores kernels and matrices as float16, computed with as float32. Nothing is kept unless torch and
     ONNX Runtime agree. Raises ExportError when they do not, WeightsError for bad weights, DetsegError without
-    the onnx package.
+    the onnx package or for a model of two stages.
     """
     _expect_packages()
     card, source = read_network(weights)
-    if frame_hw is not None:
-        card = replace(card, preprocess=replace(card.preprocess, frame_hw=frame_hw))
+    if source.detector.takes_sizes:
+        raise DetsegError(
+            f"{weights}: {card.model} takes frames of any shape and chooses boxes inside, which an exported graph of "
+            "one frame size cannot; use the .safetensors weights as they are, or export a one-stage model (yolo, ssd)"
+        )
+    card = replace(card, preprocess=_at_one_size(card.preprocess, frame_hw))
     network = fused(source, card.preprocess.frame_hw)
     if half:
         network = _rounded(network)
@@ -99,6 +106,14 @@ def export_onnx(
         return ExportReport(
             out, temporary.stat().st_size, half, opset, card.preprocess.frame_hw, count, graph, rounding
         )
+
+
+def _at_one_size(preprocess: Preprocess, frame_hw: tuple[int, int] | None) -> Preprocess:
+    """What the graph is made for: where frames have their pictures' shape, the one that holds its limits."""
+    if preprocess.fit != "shorter":
+        return preprocess if frame_hw is None else replace(preprocess, frame_hw=frame_hw)
+    height, width = (-(-side // MULTIPLE) * MULTIPLE for side in preprocess.frame_hw)
+    return replace(preprocess, fit="letterbox", frame_hw=frame_hw or (height, width))
 
 
 def _expect_packages() -> None:

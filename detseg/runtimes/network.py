@@ -11,12 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from detseg.checkpoints import Card, load, load_into
 from detseg.detectors import catalog
 from detseg.detectors.contract import Detector
 from detseg.errors import DetsegError, WeightsError
 from detseg.preprocess import Preprocess
+from detseg.preprocess.placement import MULTIPLE
 from detseg.results import RawDetections
 
 
@@ -37,15 +40,19 @@ class FrameNetwork(nn.Module):
         self.register_buffer("shift", -torch.tensor(preprocess.mean, dtype=torch.float32) / std, persistent=False)
 
     def forward(self, frames: Tensor, sizes_hw: Tensor | None = None) -> tuple[Tensor, ...]:
-        """`sizes_hw` (N, 2): how much of each frame is shown, from its top left; None: all of it.
-
-        Seen as NCHW the pixels of frames lie channels-last, as convolutions like them: nothing moves.
-        """
-        images = (frames.to(torch.float32) * self.scale + self.shift).permute(0, 3, 1, 2)
+        """`sizes_hw` (N, 2): how much of each frame is shown, from its top left; None: all of it."""
+        images = self.normalised(frames)
         if sizes_hw is not None:
             images = images * _shown(sizes_hw, images)
         answer = self._answer(images, sizes_hw)
         return tuple(part.to(torch.float32) for part in answer if part is not None)
+
+    def normalised(self, frames: Tensor) -> Tensor:
+        """(N, 3, H, W) as the detector wants it.
+
+        Seen as NCHW the pixels of frames lie channels-last, as convolutions like them: nothing moves.
+        """
+        return (frames.to(torch.float32) * self.scale + self.shift).permute(0, 3, 1, 2)
 
     def _answer(self, images: Tensor, sizes_hw: Tensor | None) -> RawDetections:
         if not self.detector.takes_sizes:
@@ -91,44 +98,106 @@ def fused(network: FrameNetwork, frame_hw: tuple[int, int]) -> FrameNetwork:
     """The same network with batch norms folded into the convolutions before them, where that changes nothing.
 
     Which belongs to which is seen in one run, not guessed from the order of definition; the fused network is
-    used only if it then answers like the original.
+    used only if it then answers like the original. Of a model of two stages the maps of its backbone are compared:
+    what it chooses among these may turn on the last digit.
     """
     frames = torch.randint(0, 256, (1, *frame_hw, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     twin = copy.deepcopy(network)
-    pairs, before = _convolutions_before_norms(twin, frames)
+    pairs = _convolutions_before_norms(twin, frames)
+    if not pairs:
+        return network
     for conv_name, norm_name in pairs:
-        conv, norm = twin.get_submodule(conv_name), twin.get_submodule(norm_name)
-        assert isinstance(conv, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
+        conv: Any = twin.get_submodule(conv_name)
+        norm: Any = twin.get_submodule(norm_name)
         twin.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
         twin.set_submodule(norm_name, nn.Identity())
-    after = twin(frames)
-    close = all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(before, after, strict=True))
+    close = all(
+        torch.allclose(a, b, rtol=1e-3, atol=1e-3)
+        for a, b in zip(_comparable(network, frames), _comparable(twin, frames), strict=True)
+    )
     return twin if close else network
 
 
-def _convolutions_before_norms(network: nn.Module, frames: Tensor) -> tuple[list[tuple[str, str]], tuple[Tensor, ...]]:
-    """Names of (convolution, batch norm of its output) where both ran exactly once; and the run's answer."""
+def trial_hw(preprocess: Preprocess) -> tuple[int, int]:
+    """The frame to try a network on: its own, or a small one where frames have their pictures' shape."""
+    side = min(256, -(-preprocess.frame_hw[0] // MULTIPLE) * MULTIPLE)
+    return (side, side) if preprocess.fit == "shorter" else preprocess.frame_hw
+
+
+def _comparable(network: FrameNetwork, frames: Tensor) -> list[Tensor]:
+    detector: Any = getattr(network, "detector", None)
+    if not getattr(detector, "takes_sizes", False):
+        return list(network(frames))
+    return [leaf for leaf in tree_leaves(detector.backbone(network.normalised(frames))) if isinstance(leaf, Tensor)]
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """torchvision's frozen batch norm is known by its name: its package takes seconds to import."""
+    return isinstance(module, nn.BatchNorm2d) or type(module).__name__ == "FrozenBatchNorm2d"
+
+
+class _Trace(TorchDispatchMode):
+    """Watches one run: which norm is fed by which convolution, how often each ran, who else reads in between."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.runs: dict[nn.Module, int] = {}
+        self.pairs: list[tuple[nn.Module, nn.Module]] = []
+        # what each convolution made, and its version then (an in-place ReLU before the norm changes it); the
+        # tensor is kept, so that its id is not given again
+        self._made: dict[int, tuple[nn.Module, Tensor, int]] = {}
+        self._read: set[nn.Module] = set()  # convolutions whose output something else than a norm reads
+        self._in_norm = False
+        self._handles: list[Any] = []
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                self._handles.append(module.register_forward_hook(self._note_convolution))
+            elif _is_norm(module):
+                self._handles.append(module.register_forward_pre_hook(self._note_norm))
+                self._handles.append(module.register_forward_hook(self._leave_norm))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Every operation passes here, before it is done."""
+        if not self._in_norm:
+            for leaf in tree_leaves((args, kwargs)):
+                if isinstance(leaf, Tensor) and id(leaf) in self._made:
+                    self._read.add(self._made[id(leaf)][0])
+        return func(*args, **(kwargs or {}))
+
+    def close(self, answer: object) -> None:
+        """The run is over; what it answers with is read, too."""
+        for handle in self._handles:
+            handle.remove()
+        self._read |= {self._made[id(leaf)][0] for leaf in tree_leaves(answer) if id(leaf) in self._made}
+
+    @property
+    def foldable(self) -> list[tuple[nn.Module, nn.Module]]:
+        """(convolution, norm) where both ran once and nothing else reads what passes between them."""
+        return [
+            (conv, norm) for conv, norm in self.pairs
+            if self.runs[conv] == self.runs[norm] == 1 and conv not in self._read
+        ]  # fmt: skip
+
+    def _note_convolution(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self.runs[module] = self.runs.get(module, 0) + 1
+        self._made[id(output)] = (module, output, output._version)
+
+    def _note_norm(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._in_norm = True
+        self.runs[module] = self.runs.get(module, 0) + 1
+        conv, _, version = self._made.get(id(inputs[0]), (None, None, 0))
+        if conv is not None and inputs[0]._version == version:
+            self.pairs.append((conv, module))
+
+    def _leave_norm(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._in_norm = False
+
+
+def _convolutions_before_norms(network: nn.Module, frames: Tensor) -> list[tuple[str, str]]:
+    """Names of (convolution, batch norm of its output) of which the one can do the other's work."""
     names = {module: name for name, module in network.named_modules()}
-    runs: dict[nn.Module, int] = {}
-    # what each convolution made, and its version then (an in-place ReLU before the norm changes it); the
-    # tensor is kept, so that its id is not given again
-    maker: dict[int, tuple[nn.Module, Tensor, int]] = {}
-    pairs: list[tuple[nn.Module, nn.Module]] = []
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        runs[module] = runs.get(module, 0) + 1
-        if isinstance(module, nn.Conv2d):
-            maker[id(output)] = (module, output, output._version)
-        elif id(inputs[0]) in maker:
-            conv, _, version = maker[id(inputs[0])]
-            if inputs[0]._version == version:
-                pairs.append((conv, module))
-
-    kinds = (nn.Conv2d, nn.BatchNorm2d)
-    handles = [m.register_forward_hook(note) for m in names if isinstance(m, kinds)]
-    answer = network(frames)
-    for handle in handles:
-        handle.remove()
-    once = [(conv, norm) for conv, norm in pairs if runs[conv] == runs[norm] == 1]
-    return [(names[conv], names[norm]) for conv, norm in once], answer
+    trace = _Trace(network)
+    with trace:
+        answer = network(frames)
+    trace.close(answer)
+    return [(names[conv], names[norm]) for conv, norm in trace.foldable]

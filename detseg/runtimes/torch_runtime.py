@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from detseg.errors import DetsegError, WeightsError
 from detseg.results import RawDetections
-from detseg.runtimes.network import as_tensors, fused, read_network
+from detseg.runtimes.network import as_tensors, fused, read_network, trial_hw
 
 
 class TorchRuntime:
@@ -24,7 +24,7 @@ class TorchRuntime:
             torch.set_num_threads(threads)
         self._path = weights
         self.card, network = read_network(weights)
-        network = fused(network, self.card.preprocess.frame_hw)
+        network = fused(network, trial_hw(self.card.preprocess))
         self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()

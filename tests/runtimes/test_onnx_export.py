@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from detseg.annotations import Categories
 from detseg.checkpoints import Card, read_card, save
 from detseg.detectors import catalog, yolo
+from detseg.detectors.contract import Detector
 from detseg.errors import DetsegError, ExportError, WeightsError
 from detseg.preprocess import Preprocess
 from detseg.results import RawDetections
@@ -136,6 +137,20 @@ def test_without_the_onnx_package_the_remedy_is_told(tiny, tmp_path, monkeypatch
     monkeypatch.setattr(export, "find_spec", lambda name: None)
     with pytest.raises(DetsegError, match=r'onnx and onnxscript; install with: pip install "detseg\[export\]"'):
         export_onnx(tiny(), tmp_path / "t.onnx")
+
+
+def test_frames_of_any_shape_become_letterboxed_ones_of_one_size(tiny, tmp_path):
+    report = export_onnx(tiny(preprocess=Preprocess((40, 66), "shorter")), tmp_path / "tiny.onnx")
+    card = open_runtime(report.path).card
+    assert (card.preprocess.fit, card.preprocess.frame_hw) == ("letterbox", (64, 96))
+
+
+def test_a_model_that_chooses_boxes_inside_is_refused(tiny, tmp_path, monkeypatch):
+    source = tiny()
+    monkeypatch.setattr(Detector, "takes_sizes", True)
+    with pytest.raises(DetsegError, match=r"use the \.safetensors weights"):
+        export_onnx(source, tmp_path / "tiny.onnx")
+    assert not (tmp_path / "tiny.onnx").exists()
 
 
 def test_an_exported_model_cannot_be_exported(real, tmp_path):

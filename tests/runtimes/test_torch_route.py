@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from detseg.annotations import Categories
 from detseg.checkpoints import load
@@ -146,3 +147,66 @@ def test_what_a_frame_does_not_show_is_zero_and_sizes_reach_the_model_that_wants
     for i, (h, w) in enumerate(sizes):
         assert scores[i, 0, 0].item() == pytest.approx(whole[i, :, :h, :w].sum(dtype=np.float64), abs=0.1)
     assert network(torch.from_numpy(given))[0][0, 0].tolist() == [0, 0, 64, 32]  # all of it where nothing is said
+
+
+class TwoStages(Detector):
+    """Its second stage takes the best places of its first, which are all but equal: rounding chooses among them."""
+
+    takes_sizes = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1, bias=False), FrozenBatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        )
+        self.second = nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))
+        for norm in (self.backbone[1], self.backbone[4], self.second[1]):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+
+    def losses(self, images, targets):
+        return {}
+
+    def detect(self, images, sizes_hw):
+        x = self.backbone(images)
+        places = (1e-9 * x.mean(1)).flatten(1).sin().mul(1e12).fmod(1).topk(5).indices
+        pooled = x.flatten(2).gather(2, places[:, None].expand(-1, 8, -1))[..., None].expand(-1, -1, -1, 3)
+        seen = self.second(pooled).flatten(2).transpose(1, 2)
+        return RawDetections(seen[..., :4], seen[..., 4:].sigmoid())
+
+
+def test_a_model_of_two_stages_is_folded_though_its_choice_turns_on_the_last_digit():
+    torch.manual_seed(0)
+    network = FrameNetwork(TwoStages(), Preprocess((64, 107), "shorter")).eval()
+    twin = fused(network, (64, 64))
+    assert sum(isinstance(m, nn.Identity) for m in twin.modules()) == 3
+    given = torch.from_numpy(frames(1, 64, 64))
+    maps = [n.detector.backbone(n.normalised(given)) for n in (network, twin)]
+    assert torch.allclose(*maps, rtol=1e-4, atol=1e-4)
+    rows = torch.rand(1, 8, 5, 3)
+    assert torch.allclose(network.detector.second(rows), twin.detector.second(rows), rtol=1e-4, atol=1e-4)
+
+
+def test_a_norm_whose_input_is_read_elsewhere_stays_while_others_are_folded():
+    network = nn.Sequential(Permuted(), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), Between()).eval()
+    twin = fused(network, (8, 8))
+    assert isinstance(twin[2], nn.Identity)
+    assert isinstance(twin[3].norm, nn.BatchNorm2d)
+
+
+class Permuted(nn.Module):
+    def forward(self, given):
+        return given.permute(0, 3, 1, 2).float()
+
+
+class Between(nn.Module):
+    """The convolution's output leaves the network beside that of its norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+        self.norm.running_mean.fill_(3.0)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.norm(x), x
