@@ -49,6 +49,7 @@ _SSD512_EXTRAS = ((256, 512, 3, 2, 1), *(((128, 256, 3, 2, 1),) * 3), (128, 256,
 _ON_VGG = {"vgg": True, "width": 0, "norm": False, "strides": (8, 16)}
 _SSD_TRAINING = {"fit": "stretch", "layout": "patches", "mosaic": 0.0, "multi_scale": 0.0}  # SSD, sec. 2.2 and 3.6
 _SSD_STRUCTURE = ("strides", "width", "top_down", "extras", "scales", "aspect_ratios", "steps", "sizes", "reduced_tail")
+_LOCALISER_STRUCTURE = ("stride", "pool", "width", "hidden")
 _WINDOW_TRAINING = {"freeze_stages": 0, "mosaic": 0.0, "multi_scale": 0.0}
 _WINDOW_STRUCTURE = ("stride", "cells", "hidden", "refine")
 # settings as group.entry; torchvision's models are the ones of the FPN paper with 512 regions a picture
@@ -193,6 +194,15 @@ _ENTRIES = (
         backbone="its own",
         structure=("sections",),
         training={"fit": "stretch", "backbone_weights": None, "freeze_stages": 0, "freeze_bn": False},
+    ),
+    Entry(
+        "localiser",
+        "localiser",
+        "VGG (2015), app. A",
+        "one object a picture: is there one, where, what; for cropping",
+        224,
+        training={"mosaic": 0.0},
+        structure=_LOCALISER_STRUCTURE,
     ),
     Entry(
         "sliding-window",
