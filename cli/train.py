@@ -245,6 +245,9 @@ def _introduce(prepared: Prepared, folder: Path) -> None:
     if prepared.left_random:
         first = ", ".join(prepared.left_random[:4])
         lines.append(f"{len(prepared.left_random)} tensors do not fit the checkpoint and start anew: {first} ...")
+    if prepared.masks and not truth.outlines.has.all():
+        lacking = int((~truth.outlines.has).sum())
+        lines.append(f"{lacking} objects without an outline count with their boxes for masks")
     if truth.faults:
         lines.append(f"{len(truth.faults)} faults in the data, the first: {truth.faults[0]} (all: detseg data info)")
     click.echo("\n".join([*lines, f"run folder: {folder}"]), err=True)
@@ -276,7 +279,7 @@ def _run(prepared: Prepared, folder: Path, quiet: bool) -> Exit:
     trainer = Trainer(
         model=prepared.model,
         preprocess=prepared.card.preprocess,
-        data=TrainingSet(prepared.truth, config, prepared.card.preprocess),
+        data=TrainingSet(prepared.truth, config, prepared.card.preprocess, masks=prepared.masks),
         config=config,
         folder=RunFolder(folder, prepared.card),
         validate=_validator(prepared, config),
@@ -289,7 +292,9 @@ def _run(prepared: Prepared, folder: Path, quiet: bool) -> Exit:
         raise
     if not bar.epochs_seen:
         click.echo("the run was finished already", err=True)
-    click.echo(f"best AP {state.best_ap:.3f} after epoch {state.best_epoch}: {folder / 'weights' / 'best.safetensors'}")
+    kind = "mask AP" if _measures_masks(prepared) else "AP"
+    best = folder / "weights" / "best.safetensors"
+    click.echo(f"best {kind} {state.best_ap:.3f} after epoch {state.best_epoch}: {best}")
     if bar.unreadable:
         click.echo(f"{len(bar.unreadable)} pictures could not be read and were left out:", err=True)
         click.echo("\n".join(f"  {line}" for line in sorted(bar.unreadable)[:10]), err=True)
@@ -321,9 +326,18 @@ def _validator(prepared: Prepared, config: TrainConfig) -> Callable[[Detector], 
             for i, outcome in enumerate(detect_files(files, runtime, selection, batch=config.batch))
         ]
         metrics = evaluation.evaluate(truth, found)
-        return {"ap": metrics.ap, "ap50": metrics.ap50, "ap75": metrics.ap75, "ar": metrics.ar_max}
+        numbers = {"ap": metrics.ap, "ap50": metrics.ap50, "ap75": metrics.ap75, "ar": metrics.ar_max}
+        if _measures_masks(prepared):
+            rows, outlines = evaluation.result_rows(truth, found), evaluation.result_outlines(truth, found)
+            of_masks = evaluation.evaluate_rows(truth, rows, kind="segm", outlines=outlines)
+            numbers |= {"mask_ap": of_masks.ap, "mask_ap50": of_masks.ap50, "mask_ap75": of_masks.ap75}
+        return numbers
 
     return validate
+
+
+def _measures_masks(prepared: Prepared) -> bool:
+    return prepared.masks and (prepared.validation or prepared.truth).outlines.any
 
 
 class _Download:
@@ -376,5 +390,11 @@ class _Bar:
         losses = ", ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
         line = f"epoch {event.epoch + 1}/{event.epochs}: {losses}; {event.pictures / event.seconds:.1f} pictures/s"
         if event.metrics:
-            line += "; " + ", ".join(f"{name.upper()} {value:.3f}" for name, value in event.metrics.items())
+            line += "; " + ", ".join(f"{_metric_name(name)} {value:.3f}" for name, value in event.metrics.items())
         click.echo(line, err=True)
+
+
+def _metric_name(key: str) -> str:
+    """ "ap50" -> "AP50", "mask_ap" -> "mask AP"."""
+    *words, last = key.split("_")
+    return " ".join([*words, last.upper()])

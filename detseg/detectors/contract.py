@@ -18,12 +18,14 @@ class Target:
     """The truth of one picture in the network's frame.
 
     boxes (n, 4) float32 xyxy; labels (n,) int64 class index; ignored (n,) bool, True for crowd and difficult
-    objects, which are neither positives nor negatives.
+    objects, which are neither positives nor negatives. masks (n, H, W) bool in the frame, for models that learn from
+    them (`NEEDS_MASKS = True` in the model's module).
     """
 
     boxes: Tensor
     labels: Tensor
     ignored: Tensor
+    masks: Tensor | None = None
 
     @classmethod
     def empty(cls) -> Target:
@@ -32,7 +34,8 @@ class Target:
 
     def to(self, device: torch.device | str) -> Target:
         """The same truth on `device`."""
-        return Target(self.boxes.to(device), self.labels.to(device), self.ignored.to(device))
+        masks = None if self.masks is None else self.masks.to(device)
+        return Target(self.boxes.to(device), self.labels.to(device), self.ignored.to(device), masks)
 
 
 class Detector(nn.Module, ABC):

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from detseg.annotations import AnnotationSet
+from detseg.augment.cutouts import Cutouts
 from detseg.augment.layouts import jittered, mixed, mosaic, turned
 from detseg.augment.patches import patched
 from detseg.augment.recipes import Recipe
@@ -46,19 +47,38 @@ class Ticket(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """frames (N, H, W, 3) uint8; a target a frame; the files they show; pictures that could not be read."""
+    """frames (N, H, W, 3) uint8; boxes and labels of each; the files they show; pictures that could not be read.
+
+    `cutouts`: the masks of each frame, where the model learns from them. They leave the workers as they are kept,
+    many times smaller than whole masks, which `targets` makes of them.
+    """
 
     frames: Tensor
-    targets: list[Target]
+    plain_targets: list[Target]
     files: list[str]
     unreadable: list[ImageError]
+    cutouts: list[Cutouts] | None = None
+
+    @property
+    def targets(self) -> list[Target]:
+        """The truth of each frame; made anew at every call where there are masks."""
+        if self.cutouts is None:
+            return self.plain_targets
+        frame_hw = (self.frames.shape[1], self.frames.shape[2])
+        return [
+            replace(target, masks=torch.from_numpy(masks.whole(frame_hw)))
+            for target, masks in zip(self.plain_targets, self.cutouts, strict=True)
+        ]
 
 
 class TrainingSet(Dataset[Any]):
-    """Answers a `Ticket` with a sample, the files in it, and the errors met."""
+    """Answers a `Ticket` with a sample, the files in it, and the errors met; `masks`: samples hold masks too."""
 
-    def __init__(self, truth: AnnotationSet, config: TrainConfig, preprocess: Preprocess) -> None:
+    def __init__(
+        self, truth: AnnotationSet, config: TrainConfig, preprocess: Preprocess, *, masks: bool = False
+    ) -> None:
         self.truth = truth
+        self.masks = masks
         self.config = config
         self.preprocess = preprocess
         self._recipe: Recipe | None = None
@@ -85,12 +105,21 @@ class TrainingSet(Dataset[Any]):
     def read(self, index: int) -> Sample:
         """The picture and its truth as they are. Raises ImageError."""
         rows = self.truth.rows(index)
+        image = read_image(self.truth.image_path(index))
         return Sample(
-            read_image(self.truth.image_path(index)),
+            image,
             self.truth.boxes[rows].astype(np.float32),
             self.truth.labels[rows],
             self.truth.ignored[rows],
+            self._cutouts(index, (image.shape[0], image.shape[1])) if self.masks else None,
         )
+
+    def _cutouts(self, index: int, image_hw: tuple[int, int]) -> Cutouts:
+        rows = self.truth.rows(index)
+        try:
+            return Cutouts.of_outlines(self.truth.outlines[rows], self.truth.boxes[rows], image_hw)
+        except ValueError as error:
+            raise ImageError(self.truth.image_path(index), f"its masks cannot be used: {error}") from error
 
     def _frame(
         self, first: int, ticket: Ticket, rng: np.random.Generator, chosen: list[int], errors: list[ImageError]
@@ -128,7 +157,10 @@ class TrainingSet(Dataset[Any]):
                 placement = Placement.letterbox(image_hw, shared)
             placement = replace(placement, frame_hw=shared)
         frame = lay_in(sample.image, placement, recipe.fill)
-        return replace(sample, image=frame, boxes=placement.to_frame(sample.boxes))
+        height, width = placement.frame_hw
+        whole, masks = (0, 0, width, height), sample.masks
+        moved = None if masks is None else masks.moved(placement.scale_xy, placement.offset_xy, whole)
+        return replace(sample, image=frame, boxes=placement.to_frame(sample.boxes), masks=moved)
 
     def _recipe_of_worker(self) -> Recipe:
         """Made where it is used: albumentations is slow to import."""
@@ -215,7 +247,9 @@ def collate(answers: list[tuple[Sample | None, list[str], list[ImageError]]]) ->
         Target(torch.from_numpy(s.boxes), torch.from_numpy(s.labels), torch.from_numpy(s.ignored)) for s in samples
     ]
     files = [name for sample, names, _ in answers if sample is not None for name in names]
-    return Batch(torch.from_numpy(frames), targets, files, [e for _, _, errors in answers for e in errors])
+    errors = [error for _, _, met in answers for error in met]
+    cutouts = [s.masks for s in samples if s.masks is not None]
+    return Batch(torch.from_numpy(frames), targets, files, errors, cutouts if cutouts else None)
 
 
 def loader(dataset: TrainingSet, batches: EpochBatches, workers: int) -> DataLoader[Any]:

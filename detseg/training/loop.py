@@ -24,7 +24,7 @@ from detseg.training.folder import RunFolder, RunState
 from detseg.training.schedule import MovingAverage, cosine_factor
 
 Metrics = dict[str, float]
-Validate = Callable[[Detector], Metrics]  # must hold "ap": the best one is kept
+Validate = Callable[[Detector], Metrics]  # must hold "ap"; see `decisive`
 
 
 @dataclass(frozen=True)
@@ -168,10 +168,11 @@ class Trainer:
             self.model.load_state_dict(self.average.state)
         try:
             metrics = self.validate(self.model)
-            better = metrics["ap"] > state.best_ap
+            score = decisive(metrics)
+            better = score > state.best_ap
             state.stale = 0 if better else state.stale + 1
             if better:
-                state.best_ap, state.best_epoch = metrics["ap"], done.epoch + 1
+                state.best_ap, state.best_epoch = score, done.epoch + 1
             self.folder.save_weights(self.model, metrics, done.epoch + 1, best=better)
         finally:
             self.model.load_state_dict(own)
@@ -179,6 +180,11 @@ class Trainer:
 
     def _out_of_patience(self, state: RunState) -> bool:
         return 0 < self.config.patience <= state.stale
+
+
+def decisive(metrics: Metrics) -> float:
+    """The number by which the best weights are kept: the AP of masks where they are measured, else that of boxes."""
+    return metrics.get("mask_ap", metrics["ap"])
 
 
 def normalised(frames: Tensor, preprocess: Preprocess) -> Tensor:

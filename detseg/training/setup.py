@@ -41,6 +41,7 @@ class Prepared:
     card: Card
     anchors: Anchors | None
     left_random: tuple[str, ...] = ()  # tensors that a checkpoint of another kind of model or data did not fill
+    masks: bool = False  # whether the model learns from masks, and answers with them
 
 
 def prepare(config: TrainConfig, command: str, progress: Downloads | None = None) -> Prepared:
@@ -49,11 +50,14 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
     `progress` hears of a download of the backbone's weights: bytes so far, bytes in all where the server tells.
     Raises DataError, WeightsError or DetsegError in words for the user.
     """
-    truth, validation = read_truth(config)
-    truth = share(truth)
-    torch.manual_seed(config.seed)
     entry = catalog.entry(config.model)
     module = import_module(f"detseg.detectors.{entry.module}")
+    truth, validation = read_truth(config)
+    masks = bool(getattr(module, "NEEDS_MASKS", False))
+    if masks:
+        _expect_masks(config, truth)
+    truth = share(truth)
+    torch.manual_seed(config.seed)
     found: list[Anchors] = []
 
     def anchors(count: int) -> NDArray[np.float64] | None:
@@ -83,7 +87,7 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
     if fit is not None:
         about = {"from": "data" if found else "model", "mean_iou": fit.mean_iou, "reach": fit.best_possible_recall}
         card = replace(card, training={**card.training, "anchors": about})
-    return Prepared(config, truth, validation, model, card, fit, left_random)
+    return Prepared(config, truth, validation, model, card, fit, left_random, masks)
 
 
 def _fit_of_own_anchors(card: Card, truth: AnnotationSet, config: TrainConfig) -> Anchors | None:
@@ -112,6 +116,15 @@ def read_truth(config: TrainConfig) -> tuple[AnnotationSet, AnnotationSet | None
             f"on ({', '.join(validation.categories.names)})"
         )
     return truth, validation
+
+
+def _expect_masks(config: TrainConfig, truth: AnnotationSet) -> None:
+    if not truth.outlines.any:
+        raise DataError(
+            f"{config.data}: {config.model} learns from masks, and its {len(truth.boxes)} objects have boxes only; "
+            "give them outlines (COCO's segmentation, YOLO's polygons, or pictures of masks in instances/), or train "
+            "a detector of boxes: detseg models"
+        )
 
 
 def _usual(available: Sequence[str], *wanted: str) -> str | None:
