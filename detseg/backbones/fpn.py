@@ -21,6 +21,7 @@ from detseg.backbones.spec import FeatureSpec
 class FeaturePyramid(nn.Module):
     """Maps of any channels, finest first -> `channels` each at the same strides, then the extra levels.
 
+    `norm`: each convolution has a batch norm instead of a bias (Y. Li et al. 2021, arXiv 2111.11429).
     `extra`: None; "pool" adds one level by taking every second pixel of the coarsest; "conv" adds two by 3x3
     convolutions of stride 2, the first on the coarsest output, the second after a ReLU.
     """
@@ -30,10 +31,11 @@ class FeaturePyramid(nn.Module):
         in_specs: Sequence[FeatureSpec],
         channels: int = 256,
         extra: Literal["pool", "conv"] | None = None,
+        norm: bool = False,
     ) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(spec.channels, channels, 1) for spec in in_specs)
-        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_specs)
+        self.lateral = nn.ModuleList(_conv(spec.channels, channels, 1, norm) for spec in in_specs)
+        self.output = nn.ModuleList(_conv(channels, channels, 3, norm) for _ in in_specs)
         self.extra = extra
         steps = {"pool": 1, "conv": 2}.get(extra or "", 0)
         self.down = nn.ModuleList(
@@ -45,7 +47,8 @@ class FeaturePyramid(nn.Module):
         for conv in self.modules():
             if isinstance(conv, nn.Conv2d):
                 nn.init.kaiming_uniform_(conv.weight, a=1)
-                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """[(N, C_i, h_i, w_i)] -> [(N, channels, h_i, w_i)] and extra levels, half the one before each."""
@@ -62,3 +65,8 @@ class FeaturePyramid(nn.Module):
         for conv in self.down:
             levels.append(conv(F.relu(levels[-1]) if levels else coarsest))
         return levels
+
+
+def _conv(cin: int, cout: int, kernel: int, norm: bool) -> nn.Module:
+    conv = nn.Conv2d(cin, cout, kernel, padding=kernel // 2, bias=not norm)
+    return nn.Sequential(conv, nn.BatchNorm2d(cout)) if norm else conv

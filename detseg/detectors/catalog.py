@@ -75,7 +75,7 @@ _PYRAMID_RCNN_V2 = {
 _MOBILE_RCNN = {
     **_PYRAMID_RCNN,
     **{"maps.strides": (32, 32), "maps.both_ends": True, "rpn.sizes": ((32, 64, 128, 256, 512),) * 3},
-    "rpn.min_score": 0.05,
+    **{"maps.norm_eps": 1e-5, "rpn.min_score": 0.05},
 }
 _ONE_MAP_RCNN = {"maps.strides": (16,), "maps.width": 0, "rpn.sizes": ((128, 256, 512),), "rpn.width": 512}
 _ENTRIES = (

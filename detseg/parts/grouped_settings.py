@@ -1,0 +1,49 @@
+"""Configs made of groups, written flat: `{"rpn.nms_iou": 0.7}` is the field `nms_iou` of the group `rpn`.
+
+Flat names are what a person types (`--option rpn.nms_iou=0.6`) and what a checkpoint stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+Config = TypeVar("Config")
+
+
+def flat(config: Any) -> dict[str, Any]:
+    """A frozen dataclass, groups and all -> name or group.name -> value."""
+    values: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            values |= {f"{field.name}.{name}": inner for name, inner in flat(value).items()}
+        else:
+            values[field.name] = value
+    return values
+
+
+def grouped(kind: type[Config], values: Mapping[str, Any], known: Mapping[str, Any]) -> Config:
+    """The config of flat values; lists become tuples, what is left out keeps its default.
+
+    `known`: the flat form of any config of this kind. Raises ValueError for a name that is not there and for a value
+    of the wrong kind.
+    """
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(f"there is no option {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        group, dot, rest = name.partition(".")
+        if dot:
+            nested.setdefault(group, {})[rest] = value
+        else:
+            nested[name] = value
+    try:
+        return TypeAdapter(kind).validate_python(nested)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ValueError(wrong) from error
