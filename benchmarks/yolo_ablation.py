@@ -44,6 +44,8 @@ TRAINING: dict[str, tuple[str, str]] = {
 }
 # name -> words for `detseg eval` on the weights of the defaults
 INFERENCE: dict[str, tuple[str, str]] = {
+    "nms-hard": ("--nms hard", "the best box stays as it is"),
+    "nms-hard-0.5": ("--nms hard --iou 0.5", "the same, boxes compete from an overlap of 0.5 on, as where they vote"),
     "nms-soft": ("--nms soft", "soft NMS, Gaussian"),
     "nms-soft-linear": ("--nms soft-linear", "soft NMS, linear"),
     "nms-diou": ("--nms diou", "NMS by distance IoU"),

@@ -58,6 +58,7 @@ _RCNN_STRUCTURE = (
     *("rpn.sizes", "rpn.aspect_ratios", "rpn.shapes", "rpn.depth", "rpn.width"),
     *("pool.size", "box.convs", "box.norm", "box.fcs", "box.stage"),
 )
+_MASK_STRUCTURE = (*_RCNN_STRUCTURE, "mask.size", "mask.convs", "mask.norm", "mask.width")
 _LIGHT_RCNN = {
     "rpn.sizes": ((16, 24), (32, 48), (64, 96), (128, 192)),
     **{"rpn.candidates": 500, "rpn.kept": 150, "rpn.train_candidates": 1000, "rpn.train_kept": 500},
@@ -134,6 +135,7 @@ _ENTRIES = (
         {"clusters": 9, "top_down": True},
         training=_SSD_TRAINING,
         structure=_SSD_STRUCTURE,
+        nms="vote",
     ),
     Entry(
         "ssdlite",
@@ -307,6 +309,39 @@ _ENTRIES = (
         {**_MOBILE_RCNN, "rpn.candidates": 150, "rpn.kept": 150},
         backbone="mobilenet_v3_large",
         structure=_RCNN_STRUCTURE,
+    ),
+    Entry(
+        "mask-rcnn",
+        "mask_rcnn",
+        "Mask R-CNN (2017)",
+        "boxes and the outline of each object, light, any backbone",
+        320,
+        {
+            **_LIGHT_RCNN,
+            **{"maps.strides": (4, 8, 16, 32), "rpn.sizes": ((12, 16), (24, 32), (48, 64), (96, 128), (192, 256))},
+            **{"mask.convs": (128, 128, 128, 128), "mask.width": 128},
+        },
+        structure=_MASK_STRUCTURE,
+    ),
+    Entry(
+        "mask-rcnn-r50-fpn",
+        "mask_rcnn",
+        "Mask R-CNN (2017)",
+        "ResNet-50 with a full pyramid; takes torchvision's weights",
+        800,
+        _PYRAMID_RCNN,
+        backbone="resnet50",
+        structure=_MASK_STRUCTURE,
+    ),
+    Entry(
+        "mask-rcnn-r50-fpn-v2",
+        "mask_rcnn",
+        "Mask R-CNN (2017)",
+        "the same with batch norm everywhere and convolutions in the head (Li et al. 2021)",
+        800,
+        {**_PYRAMID_RCNN_V2, "mask.norm": True},
+        backbone="resnet50",
+        structure=_MASK_STRUCTURE,
     ),
 )
 CATALOG = {entry.name: entry for entry in _ENTRIES}
