@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from . import options, weights_import
+from . import options, weights_import, weights_pull
 from .subcommands import SubcommandGroup
 
 _LONGEST = 200  # characters of one setting that people want to see
@@ -18,16 +18,18 @@ _EPILOG = """\b
 Examples:
   detseg weights list
   detseg weights info runs/train/exp/best.safetensors
+  detseg weights pull fasterrcnn_resnet50_fpn-coco
   detseg weights import yolov4-tiny.cfg yolov4-tiny.weights --names coco.names
   detseg weights verify"""
 
 
 @click.group(cls=SubcommandGroup, epilog=_EPILOG)
 def command() -> None:
-    """List weight files, show what is in them, import those of Darknet."""
+    """List weight files, show what is in them, get or import those of torchvision and Darknet."""
 
 
 command.add_command(weights_import.command, "import")
+command.add_command(weights_pull.command, "pull")
 
 
 @command.command("list", cls=options.Command, epilog="\b\nExample:\n  detseg weights list --json")

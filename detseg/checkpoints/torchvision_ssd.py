@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from detseg.annotations.categories import Categories
 from detseg.checkpoints.card import Card
+from detseg.checkpoints.torch_files import described, read_state
+from detseg.checkpoints.torchvision_classes import classes_of_file
 from detseg.errors import WeightsError
 from detseg.preprocess import Preprocess
 
@@ -67,10 +68,6 @@ _RULES: dict[str, list[tuple[str, Any]]] = {
     ],
 }
 
-# COCO's ids have holes, which torchvision's classifiers keep as classes that never occur
-_UNUSED_COCO_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-_COCO_CLASSES = 90
-
 
 def kind_of(tensors: Mapping[str, Tensor]) -> Kind | None:
     """Which of the two a file's tensors are, by their names; None when neither."""
@@ -87,58 +84,52 @@ def renamed(tensors: Mapping[str, Tensor], kind: Kind) -> dict[str, Tensor]:
 
 
 def read_torchvision_ssd(path: str | Path, names: Sequence[str] | None = None) -> tuple[Card, dict[str, Tensor]]:
-    """The card and the tensors of a torchvision file.
+    """The card and the tensors of a torchvision file; see `as_card` for names and errors."""
+    tensors = read_state(path)
+    kind = kind_of(tensors)
+    if kind is None:
+        raise WeightsError(
+            f"{path}: not the weights of torchvision's ssd300_vgg16 or ssdlite320_mobilenet_v3_large, but "
+            f"{described(tensors)}"
+        )
+    return as_card(tensors, kind, path, names)
+
+
+def as_card(
+    tensors: Mapping[str, Tensor], kind: Kind, path: str | Path, names: Sequence[str] | None = None
+) -> tuple[Card, dict[str, Tensor]]:
+    """The card of a state dict of torchvision's, and its tensors under this project's names; `path` names it.
 
     `names` of its classes without background; left out, a file of 90 classes has COCO's ids, and those that COCO does
     not use are taken out. The card's config holds only what differs from the catalog's entry.
-    Raises WeightsError when the file is not one of torchvision's SSDs or the names do not fit it.
+    Raises WeightsError when the names do not fit the file, or the classes cannot be counted.
     """
-    import torch
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a broken or hostile file makes its reader raise
-        raise WeightsError(f"{path}: not a weight file that can be read safely: {type(error).__name__}") from error
-    tensors = content.get("model", content) if isinstance(content, dict) else content  # torchvision's script wraps it
-    kind = kind_of(tensors) if isinstance(tensors, dict) else None
-    if kind is None:
-        raise WeightsError(f"{path}: not the weights of torchvision's ssd300_vgg16 or ssdlite320_mobilenet_v3_large")
     state = renamed(tensors, kind)
     logits = "heads.0.logits.bias" if kind is SSD300 else "heads.0.logits.3.bias"
+    if logits not in state or state[logits].ndim != 1 or len(state[logits]) % kind.boxes[0]:
+        raise WeightsError(f"{path}: the tensor that tells the number of classes ({logits}) is missing or misshapen")
     classes = len(state[logits]) // kind.boxes[0] - 1
-    if names is None:
-        categories, state = _as_coco(path, classes, state, kind)
-    elif len(names) != classes:
-        raise WeightsError(f"{path}: has {classes} classes, {len(names)} names are given")
-    else:
-        categories = Categories.from_names(names, first_id=1)
+    categories, used = classes_of_file(path, classes, names)
     return Card(
         model=kind.model,
         config=kind.settings,
         categories=categories,
         preprocess=kind.preprocess,
         training={"from": f"torchvision, {Path(path).name}"},
-    ), state
+    ), state if used is None else _of_classes(state, kind, classes, used)
 
 
-def _as_coco(
-    path: str | Path, classes: int, state: dict[str, Tensor], kind: Kind
-) -> tuple[Categories, dict[str, Tensor]]:
-    """COCO's 80 classes, the logits of unused ids taken out."""
-    if classes != _COCO_CLASSES:
-        raise WeightsError(f"{path}: has {classes} classes, which are not COCO's; name them with --names FILE")
-    from torchvision.models._meta import _COCO_CATEGORIES
-
-    ids = [i for i in range(1, classes + 1) if i not in _UNUSED_COCO_IDS]
-    kept = [0, *ids]
+def _of_classes(state: dict[str, Tensor], kind: Kind, classes: int, used: Sequence[int]) -> dict[str, Tensor]:
+    """Only the logits of the `used` ones of `classes`, and the background's."""
     last = re.compile(r"heads\.(\d+)\.logits\.(?:3\.)?(?:weight|bias)$")
+    kept = [0, *used]
     whole = {}
     for name, tensor in state.items():
         head = last.match(name)
         if head and len(tensor) == kind.boxes[int(head[1])] * (1 + classes):
             tensor = tensor.unflatten(0, (-1, 1 + classes))[:, kept].flatten(0, 1)
         whole[name] = tensor
-    return Categories(tuple(ids), tuple(_COCO_CATEGORIES[i] for i in ids)), whole
+    return whole
 
 
 def _renamed(name: str, rules: list[tuple[str, Any]]) -> str:

@@ -1,9 +1,10 @@
-"""The weights that come with detseg, by name: `manifest.json` and the files beside it. Torch-free."""
+"""The weights that come with detseg, by name: `manifest.json` and the files beside it; and those pulled. Torch-free."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +14,7 @@ from detseg.checkpoints.header import expect_file
 from detseg.errors import WeightsError
 
 MANIFEST = "manifest.json"
+WEIGHTS_VARIABLE = "DETSEG_WEIGHTS"  # of the environment: the folder of pulled weights
 KINDS = ("onnx", "safetensors")  # the first is the faster one on a CPU
 
 
@@ -66,8 +68,18 @@ def default_weights(task: str = "detect", kind: str = "onnx") -> Path:
     raise WeightsError(f"no default {kind} weights for '{task}' come with this detseg; name a file with --weights")
 
 
+def pulled_folder() -> Path:
+    """Where others' weights lie that were made checkpoints and have names: DETSEG_WEIGHTS, or the user's own folder."""
+    named = os.environ.get(WEIGHTS_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    import platformdirs
+
+    return platformdirs.user_data_path("detseg", appauthor=False) / "weights"
+
+
 def resolve(name_or_path: str | Path, kind: str | None = None) -> Path:
-    """A weight file from its path, a name of the manifest, or the name of one of the manifest's files.
+    """A weight file from its path, a name of the manifest or of pulled weights, or of one of the manifest's files.
 
     `kind` chooses between the files of a name; left out, the faster on a CPU. Raises WeightsError, with a
     suggestion, when there is no such file.
@@ -83,6 +95,11 @@ def resolve(name_or_path: str | Path, kind: str | None = None) -> Path:
             known[entry.name] = entry.files[chosen].path
     if name in known:
         return _present(known[name])
+    if path.parent == Path() and not path.exists():
+        pulled = {file.stem: file for file in sorted(pulled_folder().glob("*.safetensors"))}
+        if name in pulled:
+            return pulled[name]
+        known |= pulled
     if path.parent == Path() and not path.exists():
         near = get_close_matches(name, known, n=1)
         if near or not path.suffix:

@@ -1,0 +1,48 @@
+"""The classes of torchvision's detectors: names of one's own, or COCO's, whose ids have holes.
+
+torchvision is imported inside the functions, so that the room's doors stay free of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from detseg.annotations.categories import Categories
+from detseg.errors import WeightsError
+
+_BACKGROUND = ("__background__", "background")
+
+
+def coco_categories() -> Categories:
+    """COCO's 80 classes with their ids 1 ... 90, from torchvision's metadata."""
+    from torchvision.models.detection import SSD300_VGG16_Weights
+
+    names = SSD300_VGG16_Weights.COCO_V1.meta["categories"]
+    used = [(i, name) for i, name in enumerate(names) if name != "N/A" and name not in _BACKGROUND]
+    return Categories(tuple(i for i, _ in used), tuple(name for _, name in used))
+
+
+def classes_of_file(
+    path: str | Path, classes: int, names: Sequence[str] | None
+) -> tuple[Categories, tuple[int, ...] | None]:
+    """The categories of a file with `classes` outputs besides the background's, and which of these are used.
+
+    The outputs count from 1, and None means all of them. `names` are of the classes in their order, perhaps with the
+    background first; without them there must be as many as COCO's ids reach to: then those that COCO does not use are
+    left out, which never occur. Raises WeightsError when the names do not fit.
+    """
+    if names is None:
+        coco = coco_categories()
+        if classes != max(coco.ids):
+            raise WeightsError(f"{path}: has {classes} classes, which are not COCO's; name them with --names FILE")
+        return coco, coco.ids
+    own = list(names)
+    if len(own) == classes + 1 and own[0].lower() in _BACKGROUND:
+        own = own[1:]
+    if len(own) != classes:
+        raise WeightsError(f"{path}: has {classes} classes, {len(names)} names are given")
+    try:
+        return Categories.from_names(own, first_id=1), None
+    except ValueError as error:
+        raise WeightsError(f"{path}: its classes cannot be called so: {error}") from error
