@@ -38,10 +38,10 @@ def paste(masks: NDArray[Any], boxes: NDArray[Any], image_hw: tuple[int, int]) -
 
 def _whole_pixels(boxes: Reals, size: int) -> NDArray[np.int64]:
     """(n, 4) the first and last pixels of each box after it grew with the border of its mask."""
-    centre, half = (boxes[:, 2:] + boxes[:, :2]) * np.float32(0.5), (boxes[:, 2:] - boxes[:, :2]) * np.float32(0.5)
+    near = np.clip(boxes, -_FARTHEST, _FARTHEST)
+    centre, half = (near[:, 2:] + near[:, :2]) * np.float32(0.5), (near[:, 2:] - near[:, :2]) * np.float32(0.5)
     half *= np.float32((size + 2 * _BORDER) / size)
-    grown = np.concatenate([centre - half, centre + half], axis=1)
-    return np.clip(grown, -_FARTHEST, _FARTHEST).astype(np.int64)  # towards zero, as torchvision rounds
+    return np.concatenate([centre - half, centre + half], axis=1).astype(np.int64)  # towards zero, as torchvision
 
 
 def _pasted(mask: Reals, box: list[int], image_hw: tuple[int, int]) -> bytes:
