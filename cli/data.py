@@ -15,6 +15,7 @@ SUBCOMMANDS = {
     "split": "Divide a data set into train, val and test, every class in its share.",
     "convert": "Write a data set in another format, with its pictures.",
     "anchors": "The anchor sizes that fit a data set best.",
+    "proposals": "Places where objects may be, and how many objects they cover.",
     "sample": "Write a small data set of drawn shapes to try things on.",
     "download": "Get a public data set: download, check, unpack.",
 }

@@ -2,7 +2,7 @@
 
 from detseg.proposals.cache import ProposalCache
 from detseg.proposals.contract import Proposals
-from detseg.proposals.propose import Proposed, proposals_of, propose
+from detseg.proposals.picture_files import Proposed, proposals_of, propose
 from detseg.proposals.selective_search import MODES, SelectiveSearch, search
 from detseg.proposals.table import ProposalTable, read, write
 

@@ -56,6 +56,6 @@ class Proposals:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def best(self, count: int) -> Proposals:
-        """The first `count`."""
+    def best(self, count: int | None) -> Proposals:
+        """The first `count`; all for None."""
         return Proposals(self.boxes[:count], self.scores[:count])

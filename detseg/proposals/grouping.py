@@ -37,13 +37,11 @@ def similarities(regions: Regions, pairs: NDArray[np.int64], strategy: Strategy)
     for wanted, histogram in ((strategy.colour, regions.colour), (strategy.texture, regions.texture)):
         if wanted:
             total += np.minimum(histogram[a], histogram[b]).sum(axis=1)
-    sizes = (regions.sizes[a] + regions.sizes[b]) / regions.area
-    if strategy.size:
-        total += 1 - sizes
-    if strategy.fill:
-        top_left = np.minimum(regions.boxes[a, :2], regions.boxes[b, :2])
-        sides = np.maximum(regions.boxes[a, 2:], regions.boxes[b, 2:]) - top_left
-        total += 1 - (sides.prod(axis=1) / regions.area - sizes)
+    top_left = np.minimum(regions.boxes[a, :2], regions.boxes[b, :2])
+    sides = np.maximum(regions.boxes[a, 2:], regions.boxes[b, 2:]) - top_left
+    base, per_size, per_box = _shape_weights(strategy)
+    shape = per_size * (regions.sizes[a] + regions.sizes[b]) + per_box * sides.prod(axis=1)
+    total += base + shape / regions.area
     return total
 
 
@@ -57,7 +55,8 @@ def group(regions: Regions, strategy: Strategy) -> NDArray[np.int64]:
     sizes: list[int] = regions.sizes.tolist()
     boxes: list[list[int]] = regions.boxes.tolist()
     around: list[set[int]] = _neighbours(regions)
-    weigh_shape = _shape_weights(regions, strategy)
+    base, per_size, per_box = _shape_weights(strategy)
+    area = regions.area
     first = similarities(regions, regions.pairs, strategy)
     queue = [(-s, i, j) for s, (i, j) in zip(first.tolist(), regions.pairs.tolist(), strict=True)]
     heapq.heapify(queue)
@@ -75,12 +74,11 @@ def group(regions: Regions, strategy: Strategy) -> NDArray[np.int64]:
         boxes.append(box)
         near = _join(around, i, j, new)
         alike = _compare(histograms, i, j, new, sizes, near)
-        base, per_size, per_box = weigh_shape
         left, top, right, bottom = box
         for other, similar in zip(near, alike, strict=True):
             x1, y1, x2, y2 = boxes[other]
             hull = (max(right, x2) - min(left, x1)) * (max(bottom, y2) - min(top, y1))
-            similar += base + per_size * (size + sizes[other]) + per_box * hull
+            similar += base + (per_size * (size + sizes[other]) + per_box * hull) / area
             heapq.heappush(queue, (-similar, other, new))
     return np.array(boxes, np.int64).reshape(-1, 4)
 
@@ -101,10 +99,13 @@ def _neighbours(regions: Regions) -> list[set[int]]:
     return around
 
 
-def _shape_weights(regions: Regions, strategy: Strategy) -> tuple[float, float, float]:
-    """Size and fill together are base + per_size * (pixels of both) + per_box * (pixels of the box around both)."""
+def _shape_weights(strategy: Strategy) -> tuple[int, int, int]:
+    """Size and fill together are base + (per_size * pixels of both + per_box * pixels of the box around both) / area.
+
+    Whole numbers up to the last step, so that what is equal stays equal.
+    """
     size, fill = int(strategy.size), int(strategy.fill)
-    return float(size + fill), (fill - size) / regions.area, -fill / regions.area
+    return size + fill, fill - size, -fill
 
 
 def _join(around: list[set[int]], i: int, j: int, new: int) -> list[int]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -40,7 +40,7 @@ class SelectiveSearch:
     k: how large the starting regions are, in the units of the graph segmentation's paper for values 0 .. 255, and
     their least size in pixels; sigma: blur before it; max_side: larger pictures are shrunk to this longer side first
     (0: never), since k counts pixels; min_side: boxes narrower or lower than this many pixels are left out;
-    max_boxes: at most so many; seed: of the random order (section 3.3).
+    max_boxes: at most so many (0: all); seed: of the random order (section 3.3).
     """
 
     colour_spaces: tuple[ColourSpace, ...] = ("hsv", "lab")
@@ -51,6 +51,15 @@ class SelectiveSearch:
     min_side: float = 1.0
     max_boxes: int = 2000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = set(self.colour_spaces) - set(get_args(ColourSpace))
+        if unknown:
+            raise ValueError(f"no such colour space: {', '.join(sorted(unknown))}; {', '.join(get_args(ColourSpace))}")
+        if not (self.colour_spaces and self.k and self.strategies):
+            raise ValueError("at least one colour space, k and strategy are needed")
+        if min(self.k) < 1 or self.sigma < 0 or self.max_side < 0 or self.max_boxes < 0:
+            raise ValueError("k must be at least 1; sigma, max_side and max_boxes must not be negative")
 
 
 MODES: dict[str, SelectiveSearch] = {
@@ -73,7 +82,8 @@ def search(image: NDArray[np.uint8], settings: SelectiveSearch = MODES["fast"]) 
     boxes, scores = _ranked(chains, np.random.default_rng(settings.seed))
     scaled = boxes * (np.array([w, h, w, h]) / np.array([small.shape[1], small.shape[0]] * 2))
     large = (scaled[:, 2:] - scaled[:, :2] >= settings.min_side).all(axis=1)
-    return Proposals(scaled[large][: settings.max_boxes].astype(np.float32), scores[large][: settings.max_boxes])
+    kept = np.flatnonzero(large)[: settings.max_boxes or None]
+    return Proposals(scaled[kept].astype(np.float32), scores[kept])
 
 
 def colour_space(image: NDArray[np.uint8], name: ColourSpace) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -23,17 +23,26 @@ from detseg.proposals.selective_search import SelectiveSearch, search
 
 @dataclass(frozen=True, eq=False)
 class Proposed:
-    """What came of one picture file: proposals, or the fault. seconds: of the search; 0 where they were known."""
+    """What came of one picture file.
+
+    seconds: of the search; known: the search was not needed; cause: why the picture cannot be read, where it cannot.
+    """
 
     path: Path
     proposals: Proposals
     seconds: float = 0.0
-    fault: ImageError | None = None
+    known: bool = False
+    cause: str = ""
+
+    @property
+    def fault(self) -> ImageError | None:
+        """What is wrong with the picture, None where nothing is."""
+        return ImageError(self.path, self.cause) if self.cause else None
 
 
 def proposals_of(path: str | Path, settings: SelectiveSearch, cache: ProposalCache | None = None) -> Proposals:
     """The proposals of a picture file. Raises ImageError where it cannot be read; DetsegError, see `ProposalCache`."""
-    return _proposed(Path(path), settings, cache)[0]
+    return _proposed(Path(path), settings, cache).proposals
 
 
 def propose(
@@ -72,25 +81,26 @@ def _begin() -> None:
 
 def _work(path: Path, settings: SelectiveSearch, cache: ProposalCache | None) -> Proposed:
     try:
-        proposals, seconds = _proposed(path, settings, cache)
+        return _proposed(path, settings, cache)
     except ImageError as error:
-        return Proposed(path, Proposals(), fault=error)
-    return Proposed(path, proposals, seconds)
+        return Proposed(path, Proposals(), cause=error.cause)
 
 
-def _proposed(path: Path, settings: SelectiveSearch, cache: ProposalCache | None) -> tuple[Proposals, float]:
-    """The proposals, and the seconds that the search took."""
-    place = _place(path, settings, cache)
-    known = cache.get(place) if cache and place else None
-    if known is not None:
-        return known, 0.0
+def _proposed(path: Path, settings: SelectiveSearch, cache: ProposalCache | None) -> Proposed:
+    """The cache holds all boxes, so that another limit needs no search."""
+    whole = replace(settings, max_boxes=0)
+    limit = settings.max_boxes or None
+    place = _place(path, whole, cache)
+    found = cache.get(place) if cache and place else None
+    if found is not None:
+        return Proposed(path, found.best(limit), known=True)
     image = read_image(path)
     start = time.perf_counter()
-    proposals = search(image, settings)
+    found = search(image, whole)
     seconds = time.perf_counter() - start
     if cache and place:
-        cache.put(place, proposals)
-    return proposals, seconds
+        cache.put(place, found)
+    return Proposed(path, found.best(limit), seconds)
 
 
 def _place(path: Path, settings: SelectiveSearch, cache: ProposalCache | None) -> Path | None:
