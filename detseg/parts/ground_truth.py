@@ -11,13 +11,13 @@ class Annotated(Protocol):
     """Truth as a detector is given it: boxes (n, 4), labels (n,), ignored (n,) bool."""
 
     @property
-    def boxes(self) -> Tensor: ...  # noqa: D102
+    def boxes(self) -> Tensor: ...
 
     @property
-    def labels(self) -> Tensor: ...  # noqa: D102
+    def labels(self) -> Tensor: ...
 
     @property
-    def ignored(self) -> Tensor: ...  # noqa: D102
+    def ignored(self) -> Tensor: ...
 
 
 class Truth(NamedTuple):

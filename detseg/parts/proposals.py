@@ -111,9 +111,7 @@ class RegionProposals(nn.Module):
         `training`: as many as are wanted for the second stage to learn from.
         """
         config = self.config
-        most, kept = (
-            (config.train_candidates, config.train_kept) if training else (config.candidates, config.kept)
-        )
+        most, kept = (config.train_candidates, config.train_kept) if training else (config.candidates, config.kept)
         boxes, scores, levels = [], [], []
         for level, (logits, deltas, anchors) in enumerate(zip(*answers, strict=True)):
             best, rows = logits.topk(min(most, logits.shape[1]), dim=1)
@@ -122,9 +120,7 @@ class RegionProposals(nn.Module):
             scores.append(best.sigmoid())
             levels.append(torch.full((rows.shape[1],), level, device=rows.device))
         inside, level_of = clipped(torch.cat(boxes, dim=1), sizes_hw), torch.cat(levels)
-        return [
-            self._of_one(*one, level_of)[:kept] for one in zip(inside, torch.cat(scores, dim=1), strict=True)
-        ]
+        return [self._of_one(*one, level_of)[:kept] for one in zip(inside, torch.cat(scores, dim=1), strict=True)]
 
     def _of_one(self, boxes: Tensor, scores: Tensor, levels: Tensor) -> Tensor:
         """One picture's proposals, best first: those with an extent and a score, suppressed map by map."""
