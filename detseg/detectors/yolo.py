@@ -17,6 +17,8 @@ Differences from the papers, each switchable in `YOLOConfig`:
 - `assignment="neighbours"`: every prior whose sides are within a factor of 4 of the truth's answers for it, from the
   cell of its centre and the two nearest ones; several positives per truth train faster than the one of v3.
   `decoding="bounded"` goes with it: a sigmoid reaches half a cell over its border, sides up to 4 times the prior.
+- `assignment="dynamic"`: of those, each truth keeps the few that already answer best, as many as their IoUs with it
+  add up to (Z. Ge et al. 2021, YOLOX, arXiv 2107.08430, sec. 2.1, SimOTA).
 - `box_loss`: an IoU-type loss instead of squared errors of t_x, t_y, t_w, t_h.
 - `objectness="iou"`: the objectness learns the IoU of its box with the truth (v1 and v2 say Pr(object) * IoU).
 - `focal_gamma` > 0: objectness and classes learn by the focal loss instead of the cross entropy (v3 sec. 4 tried it).
@@ -51,7 +53,7 @@ V2_ANCHORS: Anchors = (  # YOLOv2's clusters on VOC, 32 times their 1.32 x 1.73 
 
 _CHOICES = {
     "decoding": ("exp", "bounded"),
-    "assignment": ("best", "neighbours"),
+    "assignment": ("best", "neighbours", "dynamic"),
     "objectness": ("iou", "one"),
     "box_loss": get_args(IoUKind),
 }
@@ -71,8 +73,8 @@ class YOLOConfig:
     )
     neck_channels: int = 128
     decoding: Literal["exp", "bounded"] = "bounded"  # "exp": v2 sec. 2
-    assignment: Literal["best", "neighbours"] = "neighbours"  # "best": v3 sec. 2.1
-    max_side_ratio: float = 4.0  # "neighbours": a prior answers for truths within this factor of its sides
+    assignment: Literal["best", "neighbours", "dynamic"] = "neighbours"  # "best": v3 sec. 2.1
+    max_side_ratio: float = 4.0  # all but "best": a prior answers for truths within this factor of its sides
     ignore_iou: float = 0.5  # "best": other boxes over this IoU are not called background, v3 sec. 2.1
     objectness: Literal["iou", "one"] = "iou"  # "one": v3 sec. 2.1
     box_loss: IoUKind = "ciou"
@@ -137,6 +139,8 @@ class YOLO(Detector):
         truths = Truths.of(targets)
         sizes = [(raw.shape[2], raw.shape[3]) for raw in raws]
         matches = self._assign(truths, sizes)
+        if self.config.assignment == "dynamic":
+            matches = self._cheapest(raws, truths, matches)
         count = max(1, sum(len(match.truth) for match in matches))
         parts = [
             self._losses_at(raw.float(), anchors, stride, truths, match)
@@ -158,15 +162,39 @@ class YOLO(Detector):
             for anchors, stride, size in zip(self.anchors, self.config.strides, sizes, strict=True)
         ]
 
+    @torch.no_grad()
+    def _cheapest(self, raws: list[Tensor], truths: Truths, matches: list[Match]) -> list[Match]:
+        """Of all scales' candidates those that `cheapest_of` keeps; their cost: class loss + 3 box loss (YOLOX)."""
+        columns, before = [], 0
+        for raw, anchors, stride, match in zip(raws, self.anchors, self.config.strides, matches, strict=True):
+            chosen, boxes = self._answers(raw.float(), anchors, stride, truths, match)
+            overlap = paired_iou(boxes, truths.boxes[match.truth]).clamp(1e-7, 1)
+            score = (chosen[:, 4:5].sigmoid() * chosen[:, 5:].sigmoid()).sqrt().clamp(1e-7, 1 - 1e-7)
+            classes = F.one_hot(truths.labels[match.truth], self.config.num_classes).bool()
+            cost = -torch.where(classes, score, 1 - score).log().sum(dim=1) - 3 * overlap.log()
+            _, a, r, c, _ = raw.shape
+            cell = ((truths.image[match.truth] * a + match.anchor) * r + match.row) * c + match.col
+            columns.append((match.truth, cell + before, overlap, cost))
+            before += raw[..., 0].numel()
+        kept = cheapest_of(*(torch.cat(column) for column in zip(*columns, strict=True)))
+        parts = kept.split([len(m.truth) for m in matches])
+        return [Match(*(column[keep] for column in m)) for m, keep in zip(matches, parts, strict=True)]
+
+    def _answers(
+        self, raw: Tensor, anchors: Tensor, stride: int, truths: Truths, match: Match
+    ) -> tuple[Tensor, Tensor]:
+        """What the matched priors of one scale say: (P, 5 + K) raw numbers, (P, 4) boxes."""
+        chosen = raw[truths.image[match.truth], match.anchor, match.row, match.col]
+        cells = torch.stack([match.col, match.row], dim=1).to(raw.dtype)
+        return chosen, decode(chosen[:, :4], cells, anchors[match.anchor], stride, self.config.decoding)
+
     def _losses_at(
         self, raw: Tensor, anchors: Tensor, stride: int, truths: Truths, match: Match
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The three summed losses of one scale: raw (N, A, R, C, 5 + K)."""
         _, _, r, c, _ = raw.shape
         where = (truths.image[match.truth], match.anchor, match.row, match.col)
-        chosen = raw[where]  # (P, 5 + K)
-        cells = torch.stack([match.col, match.row], dim=1).to(raw.dtype)
-        boxes = decode(chosen[:, :4], cells, anchors[match.anchor], stride, self.config.decoding)
+        chosen, boxes = self._answers(raw, anchors, stride, truths, match)
         overlap = paired_iou(boxes, truths.boxes[match.truth], self.config.box_loss)
         box = (1 - overlap).sum()
 
@@ -315,6 +343,34 @@ def assign_best(
         matches.append(Match(truth, best[truth] - first, row, col))
         first += len(group)
     return matches
+
+
+def cheapest_of(truth: Tensor, cell: Tensor, overlap: Tensor, cost: Tensor, most: int = 10) -> Tensor:
+    """(P,) which candidates stay: for each truth its cheapest, each cell answering for one truth at most.
+
+    A truth keeps as many as the IoUs of its `most` best candidates add up to, rounded down and at least one: when
+    nothing fits yet, one prior learns; when many fit, many do. `truth` and `cell` (P,) name the pairs, `overlap` their
+    IoU. A truth may lose all its cells to others it costs them less to answer for (YOLOX sec. 2.1, SimOTA).
+    """
+    if not len(truth):
+        return truth.bool()
+    best = _rank_within(truth, -overlap) < most
+    wanted = overlap.new_zeros(int(truth.max()) + 1).index_add_(0, truth[best], overlap[best]).long().clamp(min=1)
+    kept = _rank_within(truth, cost) < wanted[truth]
+    claims = kept.nonzero()[:, 0]
+    kept[claims] = _rank_within(cell[claims], cost[claims]) == 0
+    return kept
+
+
+def _rank_within(group: Tensor, value: Tensor) -> Tensor:
+    """(P,) the place of each among its group, 0 for the smallest value; ties in their order."""
+    order = value.argsort(stable=True)
+    order = order[group[order].argsort(stable=True)]
+    sizes = torch.unique_consecutive(group[order], return_counts=True)[1]
+    firsts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device) - firsts
+    return rank
 
 
 class Neck(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from detseg.detectors.yolo import (
     assign_neighbours,
     build,
     cell_corners,
+    cheapest_of,
     config_from_json,
     config_to_json,
     configure,
@@ -86,6 +88,33 @@ def test_neighbours_are_the_nearest_and_stay_in_the_grid():
     assert sorted(zip(corner.col.tolist(), corner.row.tolist(), strict=True)) == [(0, 7)]
 
 
+def test_the_cheapest_candidates_stay_as_many_as_their_ious_add_up_to():
+    truth = torch.tensor([0, 0, 1, 0, 0, 1])
+    cell = torch.tensor([7, 3, 3, 4, 5, 9])
+    overlap = torch.tensor([0.9, 0.8, 0.3, 0.5, 0.1, 0.2])
+    cost = torch.tensor([1.0, 0.5, 0.7, 0.2, 3.0, 2.0])
+    # truth 0: 2.3 -> two, those of cost 0.2 and 0.5; truth 1: 0.5 -> one, of cost 0.7, in a cell truth 0 has for 0.5
+    assert cheapest_of(truth, cell, overlap, cost).tolist() == [False, True, False, True, False, False]
+    # were it cheaper for truth 1, truth 0 would lose that cell
+    cost[2] = 0.4
+    assert cheapest_of(truth, cell, overlap, cost).tolist() == [False, False, True, True, False, False]
+    # only the two best IoUs are added up: 1.7 -> one
+    assert cheapest_of(truth[:2], cell[:2], overlap[:2], cost[:2], most=2).tolist() == [False, True]
+    nothing = torch.zeros(0)
+    assert cheapest_of(nothing.long(), nothing.long(), nothing, nothing).tolist() == []
+
+
+def test_dynamic_assignment_lets_one_answer_for_a_truth_nothing_fits_yet(model):
+    dynamic = build(replace(model.config, assignment="dynamic"))
+    raws = [torch.zeros(1, 1, 128 // s, 128 // s, 8) for s in (8, 16, 32)]
+    truths = Truths.of([target([[0.0, 0, 39, 29], [40, 40, 128, 128]], [0, 1])])
+    all_of_them = dynamic._assign(truths, [(r.shape[2], r.shape[3]) for r in raws])
+    raws[1][0, 0, 0, 1, 5] = 3  # of the three priors of truth 0 at stride 16 this one is surest of its class
+    kept = dynamic._cheapest(raws, truths, all_of_them)
+    assert sum(len(m.truth) for m in kept) < sum(len(m.truth) for m in all_of_them)
+    assert {int(t) for m in kept for t in m.truth} == {0, 1}
+
+
 def test_ignored_truths_are_kept_apart():
     truths = Truths.of([target([[0, 0, 8, 8], [4, 4, 20, 20]], [1, 2], [False, True]), target([], [])])
     assert truths.boxes.tolist() == [[0, 0, 8, 8]]
@@ -132,7 +161,7 @@ def test_boxes_in_an_ignored_region_are_not_called_background(model):
     assert counted == pytest.approx([64, 0, 32], abs=1e-3)
 
 
-@pytest.mark.parametrize("assignment", ["best", "neighbours"])
+@pytest.mark.parametrize("assignment", ["best", "neighbours", "dynamic"])
 def test_losses_are_finite_without_objects_and_reach_every_parameter_with_them(assignment):
     torch.manual_seed(0)
     decoding = "exp" if assignment == "best" else "bounded"
@@ -217,7 +246,7 @@ def test_smoothed_classes_and_focal_loss_by_hand():
     ("wrong", "told"),
     [
         ({"box_loss": "eiou"}, "box_loss must be one of iou, giou, diou, ciou, got 'eiou'"),
-        ({"assignment": "first"}, "assignment must be one of best, neighbours"),
+        ({"assignment": "first"}, "assignment must be one of best, neighbours, dynamic"),
         ({"focal_gamma": -1}, "focal_gamma must not be negative"),
         ({"label_smoothing": 1.5}, r"label_smoothing must lie in \[0, 1\)"),
     ],
