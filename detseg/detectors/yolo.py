@@ -72,6 +72,8 @@ class YOLOConfig:
         ((116, 90), (156, 198), (373, 326)),
     )
     neck_channels: int = 128
+    skips: bool = False  # what each convolution of neck and head makes is added to what it was made from
+    kernel: int = 1  # of the last convolution
     decoding: Literal["exp", "bounded"] = "bounded"  # "exp": v2 sec. 2
     assignment: Literal["best", "neighbours", "dynamic"] = "neighbours"  # "best": v3 sec. 2.1
     max_side_ratio: float = 4.0  # all but "best": a prior answers for truths within this factor of its sides
@@ -105,9 +107,12 @@ class YOLO(Detector):
         super().__init__()
         self.config = config
         self.backbone = backbone
-        self.neck = Neck([spec.channels for spec in in_specs], config.neck_channels)
+        self.neck = Neck([spec.channels for spec in in_specs], config.neck_channels, config.skips)
         per_scale = len(config.anchors[0])
-        self.heads = nn.ModuleList(Head(config.neck_channels, per_scale, config.num_classes) for _ in config.strides)
+        self.heads = nn.ModuleList(
+            Head(config.neck_channels, per_scale, config.num_classes, config.skips, config.kernel)
+            for _ in config.strides
+        )
         for i, group in enumerate(config.anchors):
             self.register_buffer(f"anchors{i}", torch.tensor(group, dtype=torch.float32), persistent=False)
 
@@ -376,8 +381,9 @@ def _rank_within(group: Tensor, value: Tensor) -> Tensor:
 class Neck(nn.Module):
     """Mixes the scales: a pooled top, top-down, then bottom-up; all maps get the same number of channels."""
 
-    def __init__(self, in_channels: Sequence[int], channels: int) -> None:
+    def __init__(self, in_channels: Sequence[int], channels: int, skips: bool = False) -> None:
         super().__init__()
+        self.skips = skips
         self.laterals = nn.ModuleList(conv_bn(c, channels, 1) for c in in_channels)
         self.context = PooledContext(channels)
         self.down = nn.ModuleList(Separable(channels) for _ in in_channels[1:])
@@ -390,20 +396,21 @@ class Neck(nn.Module):
         maps[-1] = self.context(maps[-1])
         for i in range(len(maps) - 2, -1, -1):
             coarse = F.interpolate(maps[i + 1], size=maps[i].shape[-2:], mode="nearest")
-            maps[i] = self.down[i](maps[i] + coarse)
+            maps[i] = _after(self.down[i], maps[i] + coarse, self.skips)
         for i in range(1, len(maps)):
-            maps[i] = self.up[i - 1](maps[i] + self.up_stride[i - 1](maps[i - 1]))
+            maps[i] = _after(self.up[i - 1], maps[i] + self.up_stride[i - 1](maps[i - 1]), self.skips)
         return maps
 
 
 class Head(nn.Module):
     """One scale's predictions: a separable convolution, then 5 + K numbers for each of A priors."""
 
-    def __init__(self, channels: int, anchors: int, classes: int) -> None:
+    def __init__(self, channels: int, anchors: int, classes: int, skips: bool = False, kernel: int = 1) -> None:
         super().__init__()
+        self.skips = skips
         self.shape = (anchors, 5 + classes)
         self.mix = Separable(channels)
-        self.predict = nn.Conv2d(channels, anchors * (5 + classes), 1)
+        self.predict = nn.Conv2d(channels, anchors * (5 + classes), kernel, padding=kernel // 2)
         bias = torch.zeros(self.shape)
         bias[:, 4] = -5.0  # few cells hold an object: start near Pr(object) = 0.007, else background drowns the rest
         bias[:, 5:] = -2.0
@@ -413,7 +420,7 @@ class Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, R, C) -> (N, A, R, C, 5 + K)."""
         n, _, r, c = features.shape
-        return self.predict(self.mix(features)).reshape(n, *self.shape, r, c).permute(0, 1, 3, 4, 2)
+        return self.predict(_after(self.mix, features, self.skips)).reshape(n, *self.shape, r, c).permute(0, 1, 3, 4, 2)
 
 
 class Separable(nn.Sequential):
@@ -421,6 +428,11 @@ class Separable(nn.Sequential):
 
     def __init__(self, channels: int, stride: int = 1) -> None:
         super().__init__(conv_bn(channels, channels, 5, stride=stride, groups=channels), conv_bn(channels, channels, 1))
+
+
+def _after(layer: nn.Module, x: Tensor, skip: bool) -> Tensor:
+    made: Tensor = layer(x)
+    return x + made if skip else made
 
 
 class PooledContext(nn.Module):
