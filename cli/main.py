@@ -29,7 +29,7 @@ COMMANDS = {
     "train": "Train a detector on a data set.",
     "eval": "Measure a detector, or its written results, against a data set.",
     "data": "Data sets: look at them, check, repair, divide and convert them.",
-    "weights": "List weight files, show what is in them, get or import those of others.",
+    "weights": "List weight files, show what is in them, get or import those of torchvision and Darknet.",
     "models": "List the models that can be trained: paper, size, parameters, operations.",
     "export": "Write a trained model as ONNX, checked against its source.",
     "samples": "Write sample photographs to try detseg on.",

@@ -5,10 +5,10 @@ torch is imported inside the functions, so that the room's doors stay free of it
 
 from __future__ import annotations
 
-import argparse
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from detseg.checkpoints.header import expect_file
@@ -69,7 +69,7 @@ def _loaded(path: Path) -> Any:
     expect_file(path)
     try:
         # what torchvision's script was called with lies beside the weights: plain words and numbers
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([(SimpleNamespace, "argparse.Namespace")]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error

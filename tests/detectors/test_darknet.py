@@ -275,7 +275,8 @@ def test_the_checkpoint_stands_alone_and_exports(tmp_path):
     for kind in ("safetensors", "onnx"):
         runtime = open_runtime(tmp_path / f"net.{kind}", device="cpu")
         assert runtime.card.preprocess.fit == "stretch"
-        found_boxes, found_scores = runtime.predict(frames)
+        found_boxes, found_scores, masks = runtime.predict(frames)
+        assert masks is None
         np.testing.assert_allclose(found_scores, wanted.scores.numpy(), atol=1e-4)
         np.testing.assert_allclose(found_boxes, wanted.boxes.numpy(), rtol=1e-3, atol=1e-2)
 

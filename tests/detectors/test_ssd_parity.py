@@ -153,7 +153,7 @@ def test_training_goes_on_from_torchvisions_weights_as_they_were_trained(tmp_pat
 def test_what_is_no_ssd_of_torchvision_is_refused(tmp_path):
     torch.save({"a": torch.zeros(2)}, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("x")
-    for file, told in (("other.pth", "not the weights of torchvision"), ("text.pth", "read safely")):
+    for file, told in (("other.pth", "not the weights of torchvision"), ("text.pth", "not a weight file of PyTorch")):
         with pytest.raises(WeightsError, match=told):
             read_torchvision_ssd(tmp_path / file)
     _, theirs = twins("ssdlite")

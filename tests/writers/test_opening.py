@@ -27,8 +27,10 @@ def picture(number: int) -> ImageFile:
     return ImageFile(Path(f"{number}.jpg"), PurePosixPath(f"{number % 3}/{number}.jpg"))
 
 
-def test_all_formats_at_once_from_many_threads(tmp_path: Path) -> None:
-    with open_writers(FORMATS, tmp_path, CATEGORIES) as writers, ThreadPoolExecutor(8) as pool:
+@pytest.mark.parametrize("labels", ["yolo", "yolo-seg"])  # the same files: one of them
+def test_all_formats_at_once_from_many_threads(tmp_path: Path, labels: str) -> None:
+    formats = [name for name in FORMATS if not name.startswith("yolo") or name == labels]
+    with open_writers(formats, tmp_path, CATEGORIES) as writers, ThreadPoolExecutor(8) as pool:
         files = [picture(number) for number in range(60)]
         for file, _ in zip(files, pool.map(lambda f: writers.write_files(f, IMAGE, FOUND), files), strict=True):
             writers.append(file, FOUND)
@@ -38,7 +40,7 @@ def test_all_formats_at_once_from_many_threads(tmp_path: Path) -> None:
     assert (tmp_path / "predictions.jsonl").read_bytes().count(b"\n") == 60
     assert not list(tmp_path.rglob(".part-*"))
     assert all(place.exists() for place in writers.places.values())
-    assert set(writers.places) == set(FORMATS)
+    assert set(writers.places) == set(formats)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -101,6 +103,12 @@ def test_a_disk_too_full_for_the_end_leaves_nothing(tmp_path: Path) -> None:
 def test_a_wrong_format_is_named_with_a_near_one(tmp_path: Path) -> None:
     with pytest.raises(DetsegError, match=r"'jsnl' is no format; did you mean 'jsonl'\?"):
         open_writers(["csv", "jsnl"], tmp_path, CATEGORIES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_formats_that_write_the_same_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DetsegError, match="the same files in labels/; choose one of them"):
+        open_writers(["csv", "yolo", "yolo-seg"], tmp_path, CATEGORIES)
     assert list(tmp_path.iterdir()) == []
 
 
