@@ -12,7 +12,7 @@ T.-Y. Lin et al.: Feature Pyramid Networks for Object Detection, 2017, arXiv 161
     sec. 3.2, approximate joint training               `RegionNetwork.lessons`: proposals carry no gradient
     Fast R-CNN sec. 2, the judging half                `parts.roi_features`, `parts.box_heads`
     sec. 3.3, 300 proposals, suppression at 0.7        `ProposalConfig`
-    FPN sec. 4.1 and 4.2, maps, sizes, eq. 1           `parts.region_maps`, `RoIFeatures.level_of`
+    FPN sec. 4.1 and 4.2, maps, sizes, eq. 1           `backbones.region_maps`, `RoIFeatures.level_of`
 
 Differences from the papers:
 - Any backbone of the shared module. `faster-rcnn` is light: a narrow pyramid from stride 8 on, small anchors, two
@@ -29,16 +29,16 @@ network's frame. Pictures of different sizes lie at the top left of their frames
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 
+from detseg.backbones.region_maps import build_region_maps
 from detseg.detectors.contract import Detector, Target
 from detseg.parts.frames import sizes_of
 from detseg.parts.ground_truth import Truth
 from detseg.parts.grouped_settings import flat, grouped
-from detseg.parts.region_maps import build_region_maps
 from detseg.parts.region_network import RegionConfig, RegionNetwork, filled, region_config
 from detseg.results import RawDetections
 
@@ -76,9 +76,8 @@ def build(
     progress: Callable[[int, int | None], None] | None = None,
 ) -> FasterRCNN:
     """The detector of `config`; `backbone_weights` and `progress` as `build_backbone` takes them."""
-    maps = build_region_maps(
-        config.backbone, config.maps, last_stage=config.box.stage, weights=backbone_weights, progress=progress
-    )
+    settings = {**asdict(config.maps), "last_stage": config.box.stage}
+    maps = build_region_maps(config.backbone, **settings, weights=backbone_weights, progress=progress)
     return FasterRCNN(config, maps)
 
 

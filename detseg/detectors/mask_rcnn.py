@@ -24,12 +24,13 @@ pixels of the network's frame. Pictures of different sizes lie at the top left o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from detseg.backbones.region_maps import build_region_maps
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DataError
 from detseg.parts.box_heads import Sample
@@ -37,8 +38,7 @@ from detseg.parts.frames import sizes_of
 from detseg.parts.ground_truth import Truth
 from detseg.parts.grouped_settings import flat, grouped
 from detseg.parts.mask_head import MaskConfig, MaskHead, mask_loss
-from detseg.parts.region_maps import RegionMaps, build_region_maps
-from detseg.parts.region_network import Candidates, RegionConfig, RegionNetwork, filled, region_config
+from detseg.parts.region_network import Candidates, Maps, RegionConfig, RegionNetwork, filled, region_config
 from detseg.parts.roi_features import PoolConfig, RoIFeatures
 from detseg.parts.suppression import grouped_nms
 from detseg.results import RawDetections
@@ -72,7 +72,7 @@ class MaskRCNN(RegionNetwork, Detector):
 
     config: MaskRCNNConfig
 
-    def __init__(self, config: MaskRCNNConfig, maps: RegionMaps) -> None:
+    def __init__(self, config: MaskRCNNConfig, maps: Maps) -> None:
         super().__init__(config, maps)
         square = PoolConfig(config.mask.size, "align", config.mask.sampling, config.pool.canonical)
         self.mask_pool = RoIFeatures(config.maps.strides, square)
@@ -136,9 +136,8 @@ def build(
     progress: Callable[[int, int | None], None] | None = None,
 ) -> MaskRCNN:
     """The detector of `config`; `backbone_weights` and `progress` as `build_backbone` takes them."""
-    maps = build_region_maps(
-        config.backbone, config.maps, last_stage=config.box.stage, weights=backbone_weights, progress=progress
-    )
+    settings = {**asdict(config.maps), "last_stage": config.box.stage}
+    maps = build_region_maps(config.backbone, **settings, weights=backbone_weights, progress=progress)
     return MaskRCNN(config, maps)
 
 

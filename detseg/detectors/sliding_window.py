@@ -19,7 +19,7 @@ Classification with Deep Convolutional Neural Networks, 2012 ("AlexNet").
 
 Both ways to look at the windows give the same scores. What stands in the way of that is padding: a crop has a border
 where the picture goes on. So only those cells of a backbone's map are used that saw no padding
-(`parts.receptive_field`), and the side of a crop is what makes `cells` x `cells` of them.
+(`backbones.receptive_field`), and the side of a crop is what makes `cells` x `cells` of them.
 
 Differences from the papers:
 - Windows have the shapes of the data: k-means over the training boxes. Each shape is a level of the pyramid, for which
@@ -50,12 +50,12 @@ from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
 from detseg.backbones.catalog import build_backbone
+from detseg.backbones.receptive_field import Field, receptive_field
 from detseg.backbones.spec import Backbone, FeatureSpec, Stage
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
 from detseg.parts.box_coder import BoxCoder
 from detseg.parts.overlaps import inside_any, iou
-from detseg.parts.receptive_field import Field, receptive_field
 from detseg.parts.resampling import resampled
 from detseg.results import RawDetections
 
@@ -175,9 +175,9 @@ class SlidingWindow(Detector):
         said = []
         for level in self.levels((images.shape[2], images.shape[3])):
             windows = boxes_of(level, level.seen_wh, images.device)
-            rois = _rois([windows] * len(images)).split(BATCH)
+            rois = _rois([windows] * images.shape[0]).split(BATCH)
             judged = [self.judge(self._crops(images, some, _samples(level, self.side))) for some in rois]
-            said.append(torch.cat(judged).view(len(images), len(windows), -1))
+            said.append(torch.cat(judged).view(images.shape[0], len(windows), -1))
         return torch.cat(said, dim=1).float()
 
     def judge(self, crops: Tensor) -> Tensor:
@@ -196,7 +196,7 @@ class SlidingWindow(Detector):
 
     def _answer(self, images: Tensor, said: Tensor) -> RawDetections:
         height, width = images.shape[2:]
-        boxes = self.windows((height, width), images.device)[None].expand(len(images), -1, -1)
+        boxes = self.windows((height, width), images.device)[None].expand(images.shape[0], -1, -1)
         logits = said[..., : 1 + self.config.num_classes]
         if self.config.refine:
             boxes = self.coder.decode(said[..., logits.shape[-1] :], boxes)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,32 @@ from detseg.parts.frames import clipped, padded
 from detseg.parts.ground_truth import Truth
 from detseg.parts.grouped_settings import flat, grouped
 from detseg.parts.proposals import Answers, ProposalConfig, RegionProposals
-from detseg.parts.region_maps import MapsConfig, RegionMaps
 from detseg.parts.roi_features import PoolConfig, RoIFeatures
 
 _LEAST_SIDE = 0.01  # pixels; a smaller box shows nothing
+
+
+@dataclass(frozen=True)
+class MapsConfig:
+    """Which maps there are; the defaults are light ones."""
+
+    strides: tuple[int, ...] = (8, 16, 32)  # of the backbone's maps
+    width: int = 96  # channels of the pyramid (256 in the paper); 0: the backbone's one map as it is
+    norm: bool = False  # batch norm in the pyramid
+    extra: bool = True  # one coarser map by taking every second pixel of the last, for proposals only
+    both_ends: bool = False  # of a MobileNet the first and the last map of stride 32, and no finer ones
+    norm_eps: float | None = None  # of the backbone's batch norms, where other than its own
+
+    def __post_init__(self) -> None:
+        if not self.strides or (not self.width and len(self.strides) > 1):
+            raise ValueError("several maps need a pyramid: width must be above 0")
+        if self.both_ends and self.strides != (32, 32):
+            raise ValueError("both ends of a MobileNet's last stage have strides (32, 32)")
+
+    @property
+    def count(self) -> int:
+        """How many maps proposals are made from."""
+        return len(self.strides) + (1 if self.width and self.extra else 0)
 
 
 @dataclass(frozen=True)
@@ -50,6 +72,25 @@ class RegionConfig:
 Config = TypeVar("Config", bound=RegionConfig)
 
 
+class Maps(Protocol):
+    """The parts that make maps: backbone, what follows it, the maps' channels, a stage of the backbone for regions."""
+
+    @property
+    def backbone(self) -> nn.Module: ...
+
+    @property
+    def neck(self) -> nn.Module: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def last_stage(self) -> Sequence[nn.Module]: ...
+
+    @property
+    def last_channels(self) -> int: ...
+
+
 class Candidates(NamedTuple):
     """Proposals as they were judged: boxes (S, K, 4), one for each class, scores (S, K), how many of each picture."""
 
@@ -64,7 +105,7 @@ class RegionNetwork(nn.Module):
     takes_sizes: ClassVar[bool] = True
     config: RegionConfig
 
-    def __init__(self, config: RegionConfig, maps: RegionMaps) -> None:
+    def __init__(self, config: RegionConfig, maps: Maps) -> None:
         super().__init__()
         self.config = config
         self.backbone, self.neck = maps.backbone, maps.neck

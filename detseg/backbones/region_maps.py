@@ -7,8 +7,7 @@ Residual Learning, arXiv 1512.03385, appendix A).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,29 +21,6 @@ from detseg.backbones.torchvision_zoo import TorchvisionBackbone
 Progress = Callable[[int, int | None], None]
 
 
-@dataclass(frozen=True)
-class MapsConfig:
-    """Which maps there are; the defaults are light ones."""
-
-    strides: tuple[int, ...] = (8, 16, 32)  # of the backbone's maps
-    width: int = 96  # channels of the pyramid (256 in the paper); 0: the backbone's one map as it is
-    norm: bool = False  # batch norm in the pyramid
-    extra: bool = True  # one coarser map by taking every second pixel of the last, for proposals only
-    both_ends: bool = False  # of a MobileNet the first and the last map of stride 32, and no finer ones
-    norm_eps: float | None = None  # of the backbone's batch norms, where other than its own
-
-    def __post_init__(self) -> None:
-        if not self.strides or (not self.width and len(self.strides) > 1):
-            raise ValueError("several maps need a pyramid: width must be above 0")
-        if self.both_ends and self.strides != (32, 32):
-            raise ValueError("both ends of a MobileNet's last stage have strides (32, 32)")
-
-    @property
-    def count(self) -> int:
-        """How many maps proposals are made from."""
-        return len(self.strides) + (1 if self.width and self.extra else 0)
-
-
 class RegionMaps(NamedTuple):
     """The parts: backbone, what follows it, channels of every map, and the backbone's next stage where wanted."""
 
@@ -56,31 +32,47 @@ class RegionMaps(NamedTuple):
 
 
 def build_region_maps(
-    name: str, config: MapsConfig, *, last_stage: bool, weights: str | None, progress: Progress | None
+    name: str,
+    *,
+    strides: Sequence[int],
+    width: int,
+    norm: bool = False,
+    extra: bool = False,
+    both_ends: bool = False,
+    norm_eps: float | None = None,
+    last_stage: bool = False,
+    weights: str | None = None,
+    progress: Progress | None = None,
 ) -> RegionMaps:
-    """The maps of the backbone `name`; with `last_stage` also the stage behind its only map.
+    """The maps of the backbone `name` at `strides`, as a pyramid of `width` channels; 0: its one map as it is.
 
-    Errors as `build_backbone` has them.
+    `norm`: batch norm in the pyramid; `extra`: one coarser map by taking every second pixel of the last; `both_ends`:
+    of a MobileNet the first and the last map of stride 32; `norm_eps`: of the backbone's batch norms, where other than
+    its own; `last_stage`: also the stage behind the one map. `weights`, `progress` and errors as `build_backbone` has
+    them.
     """
-    stage: list[nn.Module] = []
-    channels = 0
-    if config.both_ends:
+    if both_ends:
         backbone: Backbone = MobileNetEnds(name, weights=weights, progress=progress)
     else:
-        backbone = build_backbone(name, strides=config.strides, weights=weights, progress=progress)
-    if last_stage:
-        stride = 2 * max(config.strides)
-        deeper = build_backbone(name, strides=(stride,), weights=weights, progress=progress)
-        behind = deeper.stages()[-1]
-        stage, channels = behind if isinstance(behind, list) else [behind], deeper.features[-1].channels
-    if config.norm_eps is not None:
+        backbone = build_backbone(name, strides=strides, weights=weights, progress=progress)
+    if norm_eps is not None:
         for module in backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.eps = config.norm_eps
-    if not config.width:
-        return RegionMaps(backbone, nn.Identity(), backbone.features[-1].channels, stage, channels)
-    neck = FeaturePyramid(backbone.features, config.width, "pool" if config.extra else None, norm=config.norm)
-    return RegionMaps(backbone, neck, config.width, stage, channels)
+                module.eps = norm_eps
+    if width:
+        neck = FeaturePyramid(backbone.features, width, "pool" if extra else None, norm=norm)
+        return RegionMaps(backbone, neck, width, [], 0)
+    stage, channels = _stage_behind(name, max(strides), weights, progress) if last_stage else ([], 0)
+    return RegionMaps(backbone, nn.Identity(), backbone.features[-1].channels, stage, channels)
+
+
+def _stage_behind(
+    name: str, stride: int, weights: str | None, progress: Progress | None
+) -> tuple[list[nn.Module], int]:
+    """The stage that follows the map of this stride, and the channels that it makes."""
+    deeper = build_backbone(name, strides=(2 * stride,), weights=weights, progress=progress)
+    stage = deeper.stages()[-1]
+    return stage if isinstance(stage, list) else [stage], deeper.features[-1].channels
 
 
 class MobileNetEnds(Backbone):
