@@ -29,8 +29,9 @@ VOC's texts (comp4_det_test_CLASS.txt: image score x1 y1 x2 y2) or XML pages, pr
 detseg run, or a folder of label maps.
 
 Written are metrics.json, classes.csv, and truth.json and predictions.json, on which pycocotools gives the same numbers
-to the last bit; with --report also report.html, diagnosis.json and curves.csv. Pictures that cannot be read count as
-pictures on which nothing was found, and are named (exit code 6)."""
+to the last bit; with --report also report.html, diagnosis.json and curves.csv. In metrics.json (--json) boxes, or label
+maps, are under "metrics"; masks, where both sides have them, under "masks", and with --boundary under "boundary", with
+the same keys. Pictures that cannot be read count as pictures on which nothing was found, and are named (exit code 6)."""
 
 _TASKS = ("boxes", "masks", "labels")
 _YOLO_TASKS = ("train", "val", "test")  # what YOLO users mean by --task
@@ -62,6 +63,7 @@ _YOLO_TASKS = ("train", "val", "test")  # what YOLO users mean by --task
 @tta.nms_kind()
 @tta.options_of_views
 @options.imgsz()
+@options.proposals()
 @options.batch()
 @options.device()
 @options.runtime()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from detseg.annotations import AnnotationSet, Categories
@@ -264,3 +267,39 @@ def test_recall_by_hand():
     nothing, none = coverage(truth_of(["p.jpg"]), np.zeros(0))
     assert nothing.to_json() == {"objects": 0, "recall_50": None, "recall_70": None, "best_overlap": None}
     assert math.isnan(mean_over_classes(none))
+
+
+corners = st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 20), st.integers(1, 20)).map(
+    lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]
+)
+
+
+@given(
+    st.lists(st.tuples(corners, st.integers(0, 1), st.booleans()), max_size=6),
+    st.lists(corners, max_size=6),
+)
+def test_recall_is_what_counting_pixels_gives(objects, proposed):
+    """Whole pixels as sets; 0.5 and 0.7 are reached where they are met exactly, too."""
+    truth = truth_of(
+        ["p.jpg"], image_index=[0] * len(objects), boxes=[list(map(float, box)) for box, _, _ in objects],
+        labels=[label for _, label, _ in objects], crowd=[crowd for _, _, crowd in objects],
+    )  # fmt: skip
+    overlaps = best_overlaps(truth, 0, Proposals.of(np.array(proposed, np.float32).reshape(-1, 4)))
+    whole, by_class = coverage(truth, overlaps)
+
+    def pixels(box: list[int]) -> set[tuple[int, int]]:
+        return {(x, y) for x in range(box[0], box[2]) for y in range(box[1], box[3])}
+
+    def best(box: list[int]) -> Fraction:
+        mine, zero = pixels(box), Fraction(0)
+        return max((Fraction(len(mine & (p := pixels(b))), len(mine | p)) for b in proposed), default=zero)
+
+    counted = [(best(box), label) for box, label, crowd in objects if not crowd]
+    assert whole.objects == len(counted)
+    if counted:
+        assert whole.recall_50 == pytest.approx(sum(b >= Fraction(1, 2) for b, _ in counted) / len(counted))
+        assert whole.recall_70 == pytest.approx(sum(b >= Fraction(7, 10) for b, _ in counted) / len(counted))
+        assert whole.best_overlap == pytest.approx(float(sum(b for b, _ in counted)) / len(counted))
+    assert {name: covered.objects for name, covered in by_class.items()} == {
+        name: n for k, name in enumerate("ab") if (n := sum(label == k for _, label in counted))
+    }

@@ -101,6 +101,30 @@ def test_grouping_is_that_of_a_naive_reference(strategy, seed):
     assert found.tolist() == naive_group(labels, image, strategy)
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_hierarchy_is_a_tree_of_hulls_with_the_picture_as_its_root(strategy):
+    image, labels = patchwork(11, rows=4, columns=5)
+    found = group(describe(labels, pixel_bins(image)), strategy).tolist()
+    leaves = labels.max() + 1
+    assert len(found) == 2 * leaves - 1
+    assert found[-1] == [0, 0, labels.shape[1], labels.shape[0]]
+    for i, (x1, y1, x2, y2) in enumerate(found[:leaves]):
+        y, x = np.nonzero(labels == i)
+        assert [x1, y1, x2, y2] == [x.min(), y.min(), x.max() + 1, y.max() + 1]
+    for i in range(leaves, len(found)):
+        hulls = [[*map(min, a[:2], b[:2]), *map(max, a[2:], b[2:])] for a in found[:i] for b in found[:i] if a is not b]
+        assert found[i] in hulls
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES[:2])
+def test_a_mirrored_picture_has_the_mirrored_hierarchy(strategy):
+    image, labels = patchwork(5)
+    found = group(describe(labels, pixel_bins(image)), strategy)
+    other = group(describe(labels[:, ::-1], pixel_bins(np.ascontiguousarray(image[:, ::-1]))), strategy)
+    mirrored = np.stack([30 - other[:, 2], other[:, 1], 30 - other[:, 0], other[:, 3]], axis=1)
+    assert mirrored.tolist() == found.tolist()
+
+
 def test_similarities_by_hand():
     """Two regions of a picture of 100 pixels: 10 pixels at 0, 0 .. 5, 2 and 20 at 5, 0 .. 10, 5 (5 of them missing)."""
     hand = Regions(
