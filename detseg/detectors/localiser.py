@@ -29,10 +29,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detseg.annotations import AnnotationSet
 from detseg.backbones.catalog import build_backbone
 from detseg.backbones.spec import Backbone
 from detseg.detectors.contract import Detector, Target
@@ -96,9 +98,14 @@ class Localiser(Detector):
         return self.head(area_pool(x, self.config.pool)).float()  # type: ignore[no-any-return]
 
     def detect(self, images: Tensor) -> RawDetections:
-        """One candidate a picture: boxes (N, 1, 4), scores (N, 1, K), presence times class."""
+        """One candidate a picture, of one class: boxes (N, 1, 4), scores (N, 1, K), 0 but for the likeliest class.
+
+        That score is presence times class, so whatever threshold is chosen a picture has one answer or none.
+        """
         y = self(images)
-        scores = y[:, :1].sigmoid() * y[:, 5:].softmax(dim=1)
+        classes = y[:, 5:].softmax(dim=1)
+        likeliest = torch.arange(classes.shape[1], device=y.device) == classes.argmax(dim=1, keepdim=True)
+        scores = y[:, :1].sigmoid() * classes * likeliest
         return RawDetections(boxes_of(y, (images.shape[2], images.shape[3]))[:, None], scores[:, None])
 
     def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
@@ -152,6 +159,17 @@ def object_of_each(targets: list[Target]) -> tuple[Tensor, Tensor, Tensor]:
         boxes.append(counted[sizes.argmax()] if len(counted) else target.boxes.new_zeros(4))
         labels.append(target.labels[~target.ignored][sizes.argmax()] if len(counted) else target.labels.new_zeros(()))
     return torch.tensor(holds, device=boxes[0].device), torch.stack(boxes), torch.stack(labels)
+
+
+def remarks(truth: AnnotationSet) -> list[str]:
+    """What to tell people who train on `truth`: how many of its pictures show more than the one object it can learn."""
+    several = int((np.bincount(truth.image_index[~truth.ignored], minlength=len(truth)) > 1).sum())
+    if not several:
+        return []
+    return [
+        f"{several} of {len(truth)} pictures show several objects: the localiser gives one a picture, so it learns the "
+        "largest of each, and AP counts the others as missed; a detector, such as yolo, finds them all"
+    ]
 
 
 def build(

@@ -26,8 +26,9 @@ Differences from the papers:
   the frame is resized so that the window becomes a crop; OverFeat and Vaillant have one square window.
 - Any convolutional backbone, its ImageNet weights included. LeNet5 has ReLU, max pooling and all connections from S2
   to C3; a softmax with background as one class more judges, not radial basis functions.
-- Negatives are half random, half mined: the highest-scoring windows on background of the same frame, in every step
-  instead of in rounds.
+- Half of the negatives are mined: the highest-scoring windows on background of the same frame, in every step instead
+  of in rounds. A quarter are near misses, which overlap an object by 0.1 to 0.5: windows that nobody teaches score
+  like their object, and suppression then keeps one that lies beside it. The others come from everywhere.
 - `magnify`: windows of small things also see what is around them, instead of the frame blown up without end.
 - Boxes that survive suppression are kept; OverFeat merges them.
 
@@ -63,6 +64,7 @@ LENET5 = "lenet5"
 BATCH = 256  # crops that are judged at once, window by window
 MINED_AT_ONCE = 4  # pictures: the maps of a whole batch would fill the memory
 DISTINCT = 0.5  # mined windows overlap each other no more than this
+TOUCHING = 0.1  # the least overlap of a near miss: R. Girshick, Fast R-CNN, 2015, sec. 2.3
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,11 @@ class SlidingWindowConfig:
     sweep: Literal["convolutional", "naive"] = "convolutional"  # all windows of a level in one pass, or crop by crop
     positives: int = 16  # crops of objects from each picture, its classes in equal shares
     negatives: float = 3.0  # for each positive
-    mined: float = 0.5  # share of the negatives that are the worst mistakes, not random
+    mined: float = 0.5  # share of the negatives that are the worst mistakes
+    near: float = 0.25  # share of them that touch an object; what is left is drawn from everywhere
     mined_levels: int = 2  # levels, drawn anew for each batch, on which they are looked for
     positive_iou: float = 0.6  # crops of an object overlap it at least so much
-    negative_iou: float = 0.3  # those of background any object less
+    negative_iou: float = 0.5  # those of background any object less
     box_weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -98,8 +101,10 @@ class SlidingWindowConfig:
         for name in ("cells", "positives", "mined_levels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.magnify <= 0 or self.negatives < 0 or not 0 <= self.mined <= 1 or not 0 <= self.dropout < 1:
-            raise ValueError("magnify must be above 0, negatives not below, mined within [0, 1], dropout within [0, 1)")
+        if self.magnify <= 0 or self.negatives < 0 or not 0 <= self.dropout < 1:
+            raise ValueError("magnify must be above 0, negatives not below, dropout within [0, 1)")
+        if min(self.mined, self.near) < 0 or self.mined + self.near > 1:
+            raise ValueError("mined and near are shares: not below 0, together at most 1")
         if not 0 < self.negative_iou <= self.positive_iou < 1:
             raise ValueError("0 < negative_iou <= positive_iou < 1 must hold")
 
@@ -223,7 +228,7 @@ class SlidingWindow(Detector):
     def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
         """Cross entropy over all crops, and smooth L1 of the deltas of those that show objects where boxes are refined.
 
-        From each picture as many crops, half of its negatives mined; none from a picture that is one ignored region.
+        From each picture as many crops; none from a picture that is one ignored region.
         """
         boxes, labels, goals = self._lessons(images, targets)
         rois = _rois([self._seen(some) for some in boxes])
@@ -255,7 +260,9 @@ class SlidingWindow(Detector):
         for target, hard in zip(targets, mined, strict=True):
             shown, classes, objects = self._positives(target)
             free = is_background(windows, target, config.negative_iou)
-            negatives = torch.cat([hard, windows[_drawn(share * free, wanted - len(hard))]])
+            close = windows[_drawn(share * (free & touches(windows, target)), round(wanted * config.near))]
+            others = windows[_drawn(share * free, wanted - len(hard) - len(close))]
+            negatives = torch.cat([hard, close, others])
             boxes.append(torch.cat([shown, negatives]))
             labels.append(F.pad(classes + 1, (0, len(negatives))))
             goals.append(torch.cat([objects, negatives]))
@@ -368,6 +375,12 @@ def is_background(windows: Tensor, target: Target, below: float) -> Tensor:
     objects, regions = target.boxes[~target.ignored], target.boxes[target.ignored]
     free = ~inside_any(windows, regions) if len(regions) else windows.new_ones(len(windows), dtype=torch.bool)
     return free & (iou(objects, windows).amax(dim=0) < below) if len(objects) else free
+
+
+def touches(windows: Tensor, target: Target) -> Tensor:
+    """(A,) True where a window overlaps some object by `TOUCHING`."""
+    objects = target.boxes[~target.ignored]
+    return iou(objects, windows).amax(dim=0) >= TOUCHING if len(objects) else windows.new_zeros(len(windows)).bool()
 
 
 def jittered(boxes: Tensor, least_iou: float, tries: int = 16) -> Tensor:
