@@ -248,9 +248,21 @@ def _introduce(prepared: Prepared, folder: Path) -> None:
     if prepared.masks and not truth.outlines.has.all():
         lacking = int((~truth.outlines.has).sum())
         lines.append(f"{lacking} objects without an outline count with their boxes for masks")
+    lines += _remarks(prepared)
     if truth.faults:
         lines.append(f"{len(truth.faults)} faults in the data, the first: {truth.faults[0]} (all: detseg data info)")
     click.echo("\n".join([*lines, f"run folder: {folder}"]), err=True)
+
+
+def _remarks(prepared: Prepared) -> list[str]:
+    """What this model has to say about these data, if it has anything to say about data."""
+    from importlib import import_module
+
+    from detseg.detectors import catalog
+
+    module = import_module(f"detseg.detectors.{catalog.entry(prepared.config.model).module}")
+    lines: list[str] = module.remarks(prepared.truth) if hasattr(module, "remarks") else []
+    return lines
 
 
 def _about_anchors(prepared: Prepared) -> list[str]:
