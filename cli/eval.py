@@ -63,7 +63,6 @@ _YOLO_TASKS = ("train", "val", "test")  # what YOLO users mean by --task
 @tta.nms_kind()
 @tta.options_of_views
 @options.imgsz()
-@options.proposals()
 @options.batch()
 @options.device()
 @options.runtime()
