@@ -9,12 +9,12 @@ P. Sermanet et al.: OverFeat, 2014, arXiv 1312.6229 ("OverFeat", section 4) won 
     y, the last layer                                  `Localiser.forward`
     masked loss: box and class only where p = 1        `Localiser.losses`
     VGG app. A.1, squared error of the box             `box_loss="l2"`
-    VGG app. A.1, bounded box parameters               the sigmoid in `boxes_of`
+    VGG app. A.1, one box whatever the class (SCR)     `Localiser.losses`: box and class share nothing
     OverFeat sec. 4.2, regression from a map           `parts.area_pool`: where things are is kept, as a coarse grid
 
 Differences from the sources:
-- Any backbone of the shared module; the box of VGG's and OverFeat's networks is for a known class or one for each,
-  here one box for the object, whatever it is.
+- Any backbone of the shared module, and one network for everything; VGG has a second one for classes.
+- A sigmoid bounds centre and size; in the sources they are free numbers.
 - `box_loss`: by default GIoU and the distance of the numbers together; "l2" is the textbook's squared error.
 - The object of a picture that shows several is the largest. Crowds and difficult objects are ignored: a picture with
   nothing else teaches nothing, neither that there is an object nor that there is none.

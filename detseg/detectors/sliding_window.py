@@ -26,9 +26,9 @@ Differences from the papers:
   the frame is resized so that the window becomes a crop; OverFeat and Vaillant have one square window.
 - Any convolutional backbone, its ImageNet weights included. LeNet5 has ReLU, max pooling and all connections from S2
   to C3; a softmax with background as one class more judges, not radial basis functions.
-- Half of the negatives are mined: the highest-scoring windows on background of the same frame, in every step instead
-  of in rounds. A quarter are near misses, which overlap an object by 0.1 to 0.5: windows that nobody teaches score
-  like their object, and suppression then keeps one that lies beside it. The others come from everywhere.
+- Half of the negatives are the most offending ones, a quarter are near misses, which overlap an object by 0.1 to 0.5:
+  windows that nobody teaches score like their object, and suppression then keeps one that lies beside it. The others
+  come from everywhere.
 - `magnify`: windows of small things also see what is around them, instead of the frame blown up without end.
 - Boxes that survive suppression are kept; OverFeat merges them.
 
