@@ -162,14 +162,18 @@ def object_of_each(targets: list[Target]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def remarks(truth: AnnotationSet) -> list[str]:
-    """What to tell people who train on `truth`: how many of its pictures show more than the one object it can learn."""
-    several = int((np.bincount(truth.image_index[~truth.ignored], minlength=len(truth)) > 1).sum())
-    if not several:
-        return []
-    return [
-        f"{several} of {len(truth)} pictures show several objects: the localiser gives one a picture, so it learns the "
-        "largest of each, and AP counts the others as missed; a detector, such as yolo, finds them all"
-    ]
+    """What to tell people who train on `truth`: where its pictures show more, or never less, than one object."""
+    objects = np.bincount(truth.image_index[~truth.ignored], minlength=len(truth))
+    several = int((objects > 1).sum())
+    lines = []
+    if several:
+        lines.append(
+            f"{several} of {len(truth)} pictures show several objects: the localiser gives one a picture, so it learns "
+            "the largest of each, and AP counts the others as missed; a detector, such as yolo, finds them all"
+        )
+    if objects.all():
+        lines.append("no picture is without objects: that there may be none is not learnt, every picture will get a box")
+    return lines
 
 
 def build(

@@ -133,6 +133,8 @@ def test_pictures_of_several_objects_are_counted_and_said():
     assert "1 of 4 pictures show several objects" in said
     assert "largest" in said
     assert localiser.remarks(truth.subset([0, 2, 3])) == []
+    (said,) = localiser.remarks(truth.subset([0, 2]))
+    assert "no picture is without objects" in said
 
 
 def test_boxes_and_shares_are_each_others_inverse():
