@@ -172,7 +172,7 @@ def remarks(truth: AnnotationSet) -> list[str]:
             "the largest of each, and AP counts the others as missed; a detector, such as yolo, finds them all"
         )
     if objects.all():
-        lines.append("no picture is without objects: that there may be none is not learnt, every picture will get a box")
+        lines.append("no picture is without objects: nothing teaches that there may be none, so each will get a box")
     return lines
 
 
