@@ -1,6 +1,6 @@
 """A detector that answers with masks, whose answer is known: it finds what is red and what is green, and outlines it.
 
-Two candidates, two classes, as in `colour_model`, and for each a mask of 14 by 14: how much of each part of its box is
+Two candidates, two classes, as in `colour_model`, and for each a mask of 8 by 8: how much of each part of its box is
 of the colour. `install` lists it in the catalog as a model that can be trained: what it learns is nothing, what it is
 told is kept for the test to look at.
 """
@@ -22,7 +22,7 @@ from detseg.detectors.contract import Detector, Target
 from detseg.results import RawDetections
 
 NAME = "colour-masks"
-SIDE = 14
+SIDE = 8
 
 
 class Config(NamedTuple):
@@ -60,7 +60,7 @@ class ColourMasks(Detector):
         return {"loss": ((self.weight - 2) ** 2).sum()}
 
     def detect(self, images: Tensor) -> RawDetections:
-        """(N, 2, 4), (N, 2, K), (N, 2, 14, 14)."""
+        """(N, 2, 4), (N, 2, K), (N, 2, 8, 8)."""
         red, green, blue = images.unbind(1)
         colours = torch.stack([(red > 150) & (green < 100), (green > 150) & (red < 100)], 1) & (blue < 100)[:, None]
         boxes = torch.stack([self._ends(colours, across) for across in (2, 3)], -1).flatten(2)

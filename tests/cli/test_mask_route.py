@@ -98,7 +98,7 @@ def test_training_is_given_masks_and_keeps_the_best_by_their_ap(data, capsys):
     assert main(["train", str(data), *TRAIN, "-o", "run"]) == 0
     told = capsys.readouterr()
     metrics = read_card("run/weights/best.safetensors").training["metrics"]
-    assert metrics["ap"] > 0.99  # the boxes are exact, the masks are drawn from 14 by 14 parts
+    assert metrics["ap"] > 0.99  # the boxes are exact, the masks are drawn from 8 by 8 parts
     assert 0.5 < metrics["mask_ap"] < metrics["mask_ap50"] <= 1
     assert f"best mask AP {metrics['mask_ap']:.3f}" in told.out
     assert f"mask AP {metrics['mask_ap']:.3f}, mask AP50 1.000" in told.err
