@@ -55,6 +55,13 @@ class Detector(nn.Module, ABC):
     def detect(self, images: Tensor) -> RawDetections:
         """boxes (N, A, 4) or (N, A, K, 4) in the network's frame, scores (N, A, K) in [0, 1]; traceable for export."""
 
+    def rehearse(self, images: Tensor) -> None:
+        """What `detect` runs, for counting, on tensors without content (torch's device "meta").
+
+        A model that chooses what it looks at overrides this: nothing can be chosen there, so it takes the most it may.
+        """
+        self.detect(images)
+
     def adapted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of a checkpoint to start from, those changed that can be made to fit; here none."""
         return dict(state)

@@ -60,6 +60,10 @@ class FasterRCNN(RegionNetwork, Detector):
         length = self.config.rpn.kept
         return RawDetections(filled(boxes, counts, length), filled(scores, counts, length))
 
+    def rehearse(self, images: Tensor) -> None:
+        """`detect` with as many proposals as it judges at most (`rpn.kept`)."""
+        self.rehearsed(images)
+
     def losses(self, images: Tensor, targets: list[Target], sizes_hw: Tensor | None = None) -> dict[str, Tensor]:
         """objectness and rpn_box of the sampled anchors, class and box of the sampled proposals.
 

@@ -90,6 +90,11 @@ class MaskRCNN(RegionNetwork, Detector):
         each = scores.new_zeros(len(labels), self.config.num_classes).scatter(1, labels[:, None], scores[:, None])
         return RawDetections(*(filled(x, counts, self.config.found.kept) for x in (boxes, each, masks)))
 
+    def rehearse(self, images: Tensor) -> None:
+        """`detect` with as many proposals and objects as there may be at most (`rpn.kept`, `found.kept`)."""
+        maps = self.rehearsed(images)
+        self.mask_head(self.mask_pool.blank(maps, self.config.found.kept * images.shape[0]))
+
     def _found(self, candidates: Candidates) -> tuple[Tensor, Tensor, Tensor, list[int]]:
         """boxes (S, 4), scores (S,), labels (S,) of what is found, best first in each picture; how many in each."""
         config, found = self.config.found, []

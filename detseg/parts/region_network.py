@@ -142,6 +142,12 @@ class RegionNetwork(nn.Module):
         shows = ((boxes[..., 2:] - boxes[..., :2]) >= _LEAST_SIDE).all(dim=-1)
         return maps, Candidates(boxes, logits.softmax(dim=1)[:, 1:] * shows, counts)
 
+    def rehearsed(self, images: Tensor) -> list[Tensor]:
+        """The maps, once both stages have run on as many regions as are judged at most; for counting."""
+        maps, _ = self(images)
+        self.predictor(self.head(self.pool.blank(maps, self.config.rpn.kept * images.shape[0])))
+        return maps
+
     def lessons(
         self, images: Tensor, truths: Sequence[Truth], sizes_hw: Tensor
     ) -> tuple[list[Tensor], list[Sample], dict[str, Tensor]]:

@@ -56,6 +56,10 @@ class RoIFeatures(nn.Module):
                 result[rows] = self._pooled(maps[level], regions[rows], stride)
         return result
 
+    def blank(self, maps: Sequence[Tensor], count: int) -> Tensor:
+        """Zeros in the place of `count` pooled regions: (count, C, size, size)."""
+        return maps[0].new_zeros(count, maps[0].shape[1], self.config.size, self.config.size)
+
     def level_of(self, boxes: Tensor) -> Tensor:
         """(S, 4) -> (S,) index of the map that each box is taken from."""
         low, high = (stride.bit_length() - 1 for stride in (self.strides[0], self.strides[-1]))

@@ -6,10 +6,12 @@ import time
 from dataclasses import dataclass
 from importlib import import_module
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from detseg.detectors import catalog
@@ -31,13 +33,17 @@ class Cost:
 
 
 def count(name: str, num_classes: int = CLASSES) -> Cost:
-    """Counts on tensors without content: no weights are made and nothing is computed."""
+    """Counts on tensors without content: no weights are made and nothing is computed.
+
+    A model of two stages is counted with as many regions as it judges at most, by its settings; pictures with few
+    objects cost less.
+    """
     size = catalog.entry(name).imgsz
     with torch.device("meta"):
         model = _build(name, num_classes)
         images = torch.zeros(1, 3, size, size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.detect(images)
+        model.rehearse(images)
     return Cost(sum(p.numel() for p in model.parameters()), counter.get_total_flops() / 1e9)
 
 
@@ -48,10 +54,11 @@ def milliseconds(name: str, num_classes: int = CLASSES, *, runs: int = 10) -> fl
     network = FrameNetwork(_build(name, num_classes), Preprocess((size, size))).eval()
     network = fused(network, (size, size)).to(memory_format=torch.channels_last)
     frames = torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8)
+    places = _places(network.detector, size)
     taken = []
     for _ in range(runs + 2):
         start = time.perf_counter()
-        network(frames)
+        network(frames, None, places)
         taken.append(time.perf_counter() - start)
     return 1000 * median(taken[2:])  # the first ones warm up
 
@@ -63,6 +70,14 @@ def _build(name: str, num_classes: int) -> Detector:
     settings = module.configure(num_classes, {"backbone": entry.backbone, **entry.options}, _any_anchors)
     model: Detector = module.build(settings)
     return model.eval()
+
+
+def _places(detector: Detector, size: int) -> list[Tensor] | None:
+    """As many proposals as the detector wants, if it wants any, each a quarter of the frame."""
+    if not detector.takes_proposals:
+        return None
+    settings: Any = detector.config
+    return [torch.tensor([[0.0, 0.0, size / 2, size / 2]]).repeat(settings.proposals.count, 1)]
 
 
 def _any_anchors(count: int) -> NDArray[np.float64]:
