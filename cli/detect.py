@@ -35,6 +35,7 @@ a list on standard input. Pictures that cannot be read are named in failures.csv
 @tta.nms_kind()
 @tta.options_of_views
 @options.imgsz()
+@options.proposals()
 @options.batch()
 @options.device()
 @options.runtime()

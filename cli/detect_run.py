@@ -25,6 +25,7 @@ from detseg.images import ImageFile, find_images
 from detseg.pipeline import Outcome, detect_files, ordered, threads
 from detseg.postprocess import Selection, Views
 from detseg.postprocess.select import NMS
+from detseg.proposals import Proposer
 from detseg.runtimes import Runtime, open_runtime
 from detseg.writers import Writers, open_writers
 
@@ -56,6 +57,7 @@ class Request:
     tta_flips: str
     tta_merge: str
     imgsz: tuple[int, int] | None
+    proposals: Path | None
     batch: int
     device: str
     runtime: str
@@ -83,6 +85,7 @@ class Model:
     card: Card
     selection: Selection
     views: Views | None
+    proposer: Proposer | None = None
 
     def side_by_side(self, device: str) -> bool:
         """Whether each call of the network keeps to one core, so that several run at once (wasting less)."""
@@ -168,9 +171,10 @@ def _model(request: Request) -> Model:
         request.conf, request.iou, request.max_det, agnostic=request.agnostic, classes=classes, nms=kind_of_nms
     )
     views, note = tta.views(request, kind)
-    if note:
-        click.echo(f"note: {note}", err=True)
-    return Model(weights, kind, card, chosen, views)
+    proposer, another = chosen_weights.proposer(card, request.proposals)
+    for told in filter(None, (note, another)):
+        click.echo(f"note: {told}", err=True)
+    return Model(weights, kind, card, chosen, views, proposer)
 
 
 def _class_indices(words: tuple[str, ...], categories: Categories) -> tuple[int, ...] | None:
@@ -194,6 +198,7 @@ def _settings(request: Request, model: Model) -> dict[str, Any]:
     names = ("sources", "conf", "iou", "max_det", "agnostic", "imgsz", "formats", "save_conf")
     same = {name: getattr(request, name) for name in names}
     chosen = {"classes": model.selection.classes, "nms": model.selection.nms, "views": str(model.views)}
+    chosen |= {"proposals": str(request.proposals)} if request.proposals else {}
     return {"weights": f"{model.weights.name} {digest}"} | chosen | same
 
 
@@ -269,6 +274,7 @@ def _outcomes(bench: Bench, pictures: Iterator[ImageFile]) -> Iterator[tuple[Out
         keep_images=bench.writers.needs_image,
         recipe=replace(recipe, frame_hw=request.imgsz) if request.imgsz else recipe,
         views=bench.model.views,
+        proposals=bench.model.proposer,
     )
     for outcome in fresh:
         yield from finished()

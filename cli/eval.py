@@ -63,6 +63,7 @@ _YOLO_TASKS = ("train", "val", "test")  # what YOLO users mean by --task
 @tta.nms_kind()
 @tta.options_of_views
 @options.imgsz()
+@options.proposals()
 @options.batch()
 @options.device()
 @options.runtime()

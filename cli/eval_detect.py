@@ -12,7 +12,7 @@ from detseg.errors import DataError, ImageError
 from detseg.evaluation import ClassMatch, result_outlines, result_rows
 from detseg.images import ImageFile
 from detseg.pipeline import detect_files
-from detseg.postprocess import Selection, Views
+from detseg.postprocess import Selection
 from detseg.results import Detections
 from detseg.runtimes import open_runtime
 
@@ -49,13 +49,15 @@ def detect(request: Request, truth: AnnotationSet) -> Found:
         nms=nms,
     )
     views, note = tta.views(request, kind)
-    detections, faults = _detections(request, truth, selection, views, weights, kind, card)
+    proposer, another = chosen_weights.proposer(card, request.proposals, truth)
+    looks = {"views": views, "proposals": proposer}
+    detections, faults = _detections(request, truth, selection, looks, weights, kind, card)
     if len(faults) == len(truth):
         raise DataError(f"{request.data}: none of its pictures can be read; the first: {faults[0][1]}")
     ours = [replace(found, labels=match.to_data(found.labels)) for found in detections]
     origin = {"weights": str(weights), "model": card.model, "frame_hw": list(_recipe(request, card).frame_hw)}
     settings = {"nms": selection.nms, "iou": selection.iou}
-    notes = (*_class_notes(match), *filter(None, [note]))
+    notes = (*_class_notes(match), *filter(None, [note, another]))
     outlines = result_outlines(truth, ours) if request.task != "boxes" and truth.outlines.any else None
     return Found(result_rows(truth, ours), origin, notes, faults, outlines, settings=settings)
 
@@ -68,7 +70,7 @@ def _detections(
     request: Request,
     truth: AnnotationSet,
     selection: Selection,
-    views: Views | None,
+    looks: dict[str, Any],
     weights: Path,
     kind: str,
     card: Card,
@@ -89,7 +91,7 @@ def _detections(
             workers=request.workers,
             network_threads=request.workers if side_by_side else 1,
             recipe=_recipe(request, card),
-            views=views,
+            **looks,
         ):
             if outcome.fault is not None:
                 faults.append((outcome.file, outcome.fault))

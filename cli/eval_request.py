@@ -48,6 +48,7 @@ class Request:
     tta_flips: str
     tta_merge: str
     imgsz: tuple[int, int] | None
+    proposals: Path | None
     batch: int
     device: str
     runtime: str

@@ -197,6 +197,15 @@ def max_det(default: int = 300) -> Any:
     )
 
 
+def proposals() -> Any:
+    """--proposals -> `proposals: Path | None`."""
+    return click.option(
+        "--proposals",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="For R-CNN and Fast R-CNN: a file of proposals.  [default: they are searched for]",
+    )
+
+
 def agnostic_nms() -> Any:
     """--agnostic-nms -> `agnostic: bool`."""
     return click.option(

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from detseg.errors import DetsegError
 
 from . import options
 from .exits import Exit
-from .progress import Progress
+from .progress import Progress, track
 from .run_folder import choose
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from detseg.training.config import TrainConfig
     from detseg.training.loop import EpochDone, StepDone
     from detseg.training.setup import Prepared
+    from detseg.training.stages import StageStep
 
 _EPILOG = """\b
 Examples:
@@ -62,6 +64,8 @@ _SETTINGS = (
     _setting("--backbone", type=str, help="Network of the shared module.  [default: the model's]"),
     _setting("--backbone-weights", type=str, help="imagenet, none, or a file.  [default: imagenet]"),
     _setting("-w", "--weights", type=str, help="detseg checkpoint to start from; what fits is taken."),
+    _setting("--proposals", type=click.Path(dir_okay=False),
+             help="For R-CNN and Fast R-CNN: a file of proposals.  [default: they are searched for]"),
     _setting("--anchors", type=click.Choice(["data", "model"]), help="From the data or the model.  [default: data]"),
     _setting("--freeze", "freeze_stages", type=click.IntRange(0), aliases=("--freeze-stages",),
              help="Stages of the backbone that do not learn.  [default: 2]"),
@@ -188,6 +192,8 @@ def _special(values: dict[str, Any], model_options: tuple[str, ...]) -> dict[str
     import yaml
 
     changed: dict[str, Any] = {}
+    if "proposals" in values:  # a resumed run may be started elsewhere
+        changed["proposals"] = str(Path(values["proposals"]).resolve())
     if str(values.get("backbone_weights")).lower() == "none" and "backbone_weights" in values:
         changed["backbone_weights"] = None
     if "weights" in values:
@@ -287,11 +293,14 @@ def _run(prepared: Prepared, folder: Path, quiet: bool) -> Exit:
     from detseg.training.loop import Trainer
 
     config = prepared.config
+    _search(prepared, quiet)
     bar = _Bar(config.epochs, quiet)
     trainer = Trainer(
         model=prepared.model,
         preprocess=prepared.card.preprocess,
-        data=TrainingSet(prepared.truth, config, prepared.card.preprocess, masks=prepared.masks),
+        data=TrainingSet(
+            prepared.truth, config, prepared.card.preprocess, masks=prepared.masks, proposer=prepared.proposer
+        ),
         config=config,
         folder=RunFolder(folder, prepared.card),
         validate=_validator(prepared, config),
@@ -300,9 +309,9 @@ def _run(prepared: Prepared, folder: Path, quiet: bool) -> Exit:
     try:
         state = trainer.run()
     except KeyboardInterrupt:
-        click.echo(f"the epochs that ended are kept; go on with: detseg train --resume {folder}", err=True)
+        click.echo(f"the epochs and stages that ended are kept; go on with: detseg train --resume {folder}", err=True)
         raise
-    if not bar.epochs_seen:
+    if not bar.epochs_seen + bar.stages_seen:
         click.echo("the run was finished already", err=True)
     kind = "mask AP" if _measures_masks(prepared) else "AP"
     best = folder / "weights" / "best.safetensors"
@@ -311,6 +320,24 @@ def _run(prepared: Prepared, folder: Path, quiet: bool) -> Exit:
         click.echo(f"{len(bar.unreadable)} pictures could not be read and were left out:", err=True)
         click.echo("\n".join(f"  {line}" for line in sorted(bar.unreadable)[:10]), err=True)
     return Exit.SOME_FAILED if bar.unreadable else Exit.OK
+
+
+def _search(prepared: Prepared, quiet: bool) -> None:
+    """Has all proposals searched for, unless they come from a file, so that no epoch waits for them.
+
+    What is found is kept from picture to picture: an interrupted search goes on.
+    """
+    from detseg.proposals import Searcher, propose
+
+    searcher = prepared.proposer
+    if not isinstance(searcher, Searcher) or searcher.cache is None:
+        return
+    sets = (prepared.truth, *([prepared.validation] if prepared.validation else []))
+    paths = [truth.image_path(i) for truth in sets for i in range(len(truth))]
+    workers = min(options.cores(), 1 + len(paths) // 16)  # processes take a second to start
+    with closing(propose(paths, searcher.settings.search, searcher.cache, workers)) as found:
+        for _ in track(found, "searching for proposals", len(paths), quiet=quiet):
+            pass  # a picture that cannot be read is named when training comes to it
 
 
 def _validator(prepared: Prepared, config: TrainConfig) -> Callable[[Detector], dict[str, float]]:
@@ -335,7 +362,9 @@ def _validator(prepared: Prepared, config: TrainConfig) -> Callable[[Detector], 
             outcome.detections
             if outcome.detections is not None
             else Detections((int(truth.image_hw[i, 0]), int(truth.image_hw[i, 1])))
-            for i, outcome in enumerate(detect_files(files, runtime, selection, batch=config.batch))
+            for i, outcome in enumerate(
+                detect_files(files, runtime, selection, batch=config.batch, proposals=prepared.proposer)
+            )
         ]
         metrics = evaluation.evaluate(truth, found)
         numbers = {"ap": metrics.ap, "ap50": metrics.ap50, "ap75": metrics.ap75, "ar": metrics.ar_max}
@@ -376,11 +405,13 @@ class _Bar:
     def __init__(self, epochs: int, quiet: bool) -> None:
         self.epochs, self.quiet = epochs, quiet
         self.unreadable: set[str] = set()
-        self.epochs_seen = 0
+        self.epochs_seen = self.stages_seen = 0
         self._bar: Progress | None = None
 
-    def __call__(self, event: StepDone | EpochDone) -> None:
-        if hasattr(event, "step"):
+    def __call__(self, event: StepDone | EpochDone | StageStep) -> None:
+        if hasattr(event, "stage"):
+            self._stage(event)
+        elif hasattr(event, "step"):
             self._step(event)
         else:
             self._epoch(event)
@@ -390,6 +421,15 @@ class _Bar:
             label = f"epoch {event.epoch + 1}/{self.epochs}"
             self._bar = Progress(label, event.steps, unit="steps", quiet=self.quiet).__enter__()
         self._bar.advance(note=f"loss {event.loss:.3f}")
+
+    def _stage(self, event: Any) -> None:
+        if self._bar is None:
+            self._bar = Progress(event.stage, event.total, unit="steps", quiet=self.quiet).__enter__()
+        self._bar.advance(event.done - self._bar.done)
+        if event.done == event.total:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+            self.stages_seen += 1
 
     def _epoch(self, event: Any) -> None:
         if self._bar is not None:

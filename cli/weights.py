@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from . import options, weights_import, weights_pull
+from . import options, weights_compress, weights_import, weights_pull
 from .subcommands import SubcommandGroup
 
 _LONGEST = 200  # characters of one setting that people want to see
@@ -20,6 +20,7 @@ Examples:
   detseg weights info runs/train/exp/best.safetensors
   detseg weights pull fasterrcnn_resnet50_fpn-coco
   detseg weights import yolov4-tiny.cfg yolov4-tiny.weights --names coco.names
+  detseg weights compress best.safetensors --ranks 64,32
   detseg weights verify"""
 
 
@@ -28,6 +29,7 @@ def command() -> None:
     """List weight files, show what is in them, get or import those of torchvision and Darknet."""
 
 
+command.add_command(weights_compress.command, "compress")
 command.add_command(weights_import.command, "import")
 command.add_command(weights_pull.command, "pull")
 

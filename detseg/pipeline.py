@@ -23,6 +23,7 @@ from detseg.postprocess import Selection, Views, restore
 from detseg.postprocess.views import Answer, View, merge
 from detseg.preprocess import Placement, Preprocess
 from detseg.preprocess.recipe import lay_in, stack
+from detseg.proposals import ProposalSettings, Proposer, Searcher
 from detseg.results import Detections
 from detseg.runtimes import Runtime
 
@@ -47,13 +48,15 @@ class Outcome:
 class Laid:
     """A picture in the network's frame: `frame` (H, W, 3), how it was laid in, and itself if asked for.
 
-    `scaled`: the same in frames of other sizes, by the scale of the views that want them.
+    `scaled`: the same in frames of other sizes, by the scale of the views that want them. `proposals` (P, 4) in pixels
+    of the picture, for a network that wants them.
     """
 
     frame: NDArray[np.uint8]
     placement: Placement
     image: NDArray[np.uint8] | None
     scaled: dict[float, Laid] = field(default_factory=dict)
+    proposals: NDArray[np.float32] | None = None
 
     def at(self, scale: float) -> Laid:
         """This, or the one of that scale."""
@@ -71,6 +74,7 @@ def detect_files(
     keep_images: bool = False,
     recipe: Preprocess | None = None,
     views: Views | None = None,
+    proposals: Proposer | None = None,
 ) -> Iterator[Outcome]:
     """Detects on every file, in order; a file that cannot be read gives an outcome with its fault.
 
@@ -78,14 +82,16 @@ def detect_files(
     `runtime.predict` run side by side (for a runtime that uses one core per call). Without `keep_images` a
     large JPEG may be decoded at a fraction of its size; boxes are in the pixels of the full picture all the
     same. `recipe` takes the place of the card's, for frames of another size. `views`: test-time augmentation, a
-    call of the network for each. `files` is drawn on as needed, a bounded number ahead.
+    call of the network for each. `proposals`: where a model that wants them gets them from, selective search unless
+    somebody says otherwise. `files` is drawn on as needed, a bounded number ahead.
     """
     wanted, looks = recipe or runtime.card.preprocess, views or Views()
     scaled = {view.scale: view.recipe(wanted) for view in looks.views if view.scale != 1}
+    proposer = _proposer(runtime, proposals)
 
     def decode(file: ImageFile) -> Laid | ImageError:
         try:
-            return lay(file, wanted, keep_images, scaled)
+            return lay(file, wanted, keep_images, scaled, proposer)
         except ImageError as fault:
             return fault
 
@@ -98,8 +104,20 @@ def detect_files(
             yield from outcomes
 
 
+def _proposer(runtime: Runtime, given: Proposer | None) -> Proposer | None:
+    """Where the model's proposals come from; None for one that wants none."""
+    settings = ProposalSettings.of_config(runtime.card.config)
+    if settings is None:
+        return None
+    return Searcher(settings) if given is None else given
+
+
 def lay(
-    file: ImageFile, recipe: Preprocess, keep_image: bool, scaled: Mapping[float, Preprocess] | None = None
+    file: ImageFile,
+    recipe: Preprocess,
+    keep_image: bool,
+    scaled: Mapping[float, Preprocess] | None = None,
+    proposer: Proposer | None = None,
 ) -> Laid:
     """Reads one picture into the network's frame, and into those of other scales. Raises ImageError."""
     if file.fault is not None:
@@ -114,9 +132,11 @@ def lay(
         image = None
         pixels, full_hw = read_image_and_hw(file.path, target_hw=largest)
 
+    places = None if proposer is None else proposer(file, full_hw)
+
     def laid(chosen: Preprocess) -> Laid:
         placement = chosen.placement(full_hw)
-        return Laid(lay_in(pixels, placement, chosen.fill), placement, None)
+        return Laid(lay_in(pixels, placement, chosen.fill), placement, None, proposals=places)
 
     return replace(laid(recipe), image=image, scaled={scale: laid(other) for scale, other in others.items()})
 
@@ -142,7 +162,7 @@ def _answers(group: list[Laid], runtime: Runtime, views: Views) -> list[list[Ans
     answers: list[list[Answer]] = [[] for _ in group]
     for view in views.views if group else ():
         shown = [laid.at(view.scale) for laid in group]
-        raw = runtime.predict(*_batch(view, shown))
+        raw = runtime.predict(*_batch(view, shown), **_places(view, shown))
         masks = [None] * len(group) if raw.masks is None else raw.masks
         for mine, laid, *said in zip(answers, shown, raw.boxes, raw.scores, masks, strict=True):
             boxes, scores, mask = said
@@ -156,6 +176,20 @@ def _batch(view: View, group: list[Laid]) -> tuple[NDArray[np.uint8]] | tuple[ND
     if not any(laid.placement.padded for laid in group):
         return (frames,)
     return frames, np.array([laid.placement.size_hw for laid in group], np.int64)
+
+
+def _places(view: View, group: list[Laid]) -> dict[str, list[NDArray[np.float32]]]:
+    """Each picture's proposals in the frame as this view shows it; nothing for a network that wants none."""
+    if any(laid.proposals is None for laid in group):
+        return {}
+    return {
+        # mirroring is its own way back
+        "proposals": [
+            view.boxes(laid.placement.to_frame(laid.proposals), laid.placement.size_hw)
+            for laid in group
+            if laid.proposals is not None
+        ]
+    }
 
 
 def ordered(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T], *, ahead: int) -> Iterator[U]:

@@ -34,6 +34,31 @@ class Sample:
         return replace(self, boxes=self.boxes[rows], labels=self.labels[rows], ignored=self.ignored[rows], masks=masks)
 
 
+_PROPOSAL = -1  # what stands for the class of a proposal on its way
+
+
+def with_proposals(sample: Sample, proposals: NDArray[np.float32]) -> Sample:
+    """The sample with (P, 4) proposals among its boxes, so that they move with the pixels as objects do.
+
+    They count as ignored on the way: no object is looked for where they are. A sample with masks cannot have any.
+    """
+    if sample.masks is not None:
+        raise ValueError("proposals have no masks")
+    count = len(proposals)
+    return replace(
+        sample,
+        boxes=np.concatenate([sample.boxes, proposals]).astype(np.float32),
+        labels=np.concatenate([sample.labels, np.full(count, _PROPOSAL, np.int64)]),
+        ignored=np.concatenate([sample.ignored, np.ones(count, np.bool_)]),
+    )
+
+
+def parted(sample: Sample) -> tuple[Sample, NDArray[np.float32]]:
+    """The sample without proposals, and those that are left of them, (P, 4)."""
+    proposed = sample.labels == _PROPOSAL
+    return sample.select(~proposed), sample.boxes[proposed]
+
+
 @dataclass(frozen=True)
 class Window:
     """A part of the frame: pixels x0..x1, y0..y1."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +20,14 @@ class Target:
 
     boxes (n, 4) float32 xyxy; labels (n,) int64 class index; ignored (n,) bool, True for crowd and difficult
     objects, which are neither positives nor negatives. masks (n, H, W) bool in the frame, for models that learn from
-    them (`NEEDS_MASKS = True` in the model's module).
+    them (`NEEDS_MASKS = True` in the model's module). proposals (P, 4), for detectors that take them.
     """
 
     boxes: Tensor
     labels: Tensor
     ignored: Tensor
     masks: Tensor | None = None
+    proposals: Tensor | None = None
 
     @classmethod
     def empty(cls) -> Target:
@@ -34,18 +36,32 @@ class Target:
 
     def to(self, device: torch.device | str) -> Target:
         """The same truth on `device`."""
-        masks = None if self.masks is None else self.masks.to(device)
-        return Target(self.boxes.to(device), self.labels.to(device), self.ignored.to(device), masks)
+        masks, proposals = (None if x is None else x.to(device) for x in (self.masks, self.proposals))
+        return Target(self.boxes.to(device), self.labels.to(device), self.ignored.to(device), masks, proposals)
+
+
+class Lessons(Protocol):
+    """Training pictures as the model sees them in use, one after another, by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target] | None:
+        """The image (1, 3, H, W), normalised, and its truth; None where the picture cannot be read."""
 
 
 class Detector(nn.Module, ABC):
     """A detector: images (N, 3, H, W) float, normalised as its `Preprocess` says.
 
     With `takes_sizes` it wants to know how much of each image is the picture, and `detect(images, sizes_hw)` is given
-    it: (N, 2) int64 heights and widths from the top left, beyond which images are 0.
+    it: (N, 2) int64 heights and widths from the top left, beyond which images are 0. With `takes_proposals` it looks
+    only where others say that something may be: `detect(images, proposals)` is given boxes (P, 4) of each image, and
+    targets have them. Its config has a group `proposals` of `detseg.proposals.ProposalSettings`.
+
+    `later_stages`: what is learnt once training by gradient is over, one by one (`learn_stage`).
     """
 
     takes_sizes: ClassVar[bool] = False
+    takes_proposals: ClassVar[bool] = False
 
     @abstractmethod
     def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
@@ -65,3 +81,16 @@ class Detector(nn.Module, ABC):
     def adapted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of a checkpoint to start from, those changed that can be made to fit; here none."""
         return dict(state)
+
+    @property
+    def later_stages(self) -> tuple[str, ...]:
+        """Names of the stages behind training by gradient, in order; here none."""
+        return ()
+
+    def learn_stage(self, stage: str, lessons: Lessons, folder: Path) -> Iterator[tuple[int, int]]:
+        """Does one of `later_stages` and sets the model's tensors by it, telling steps done and steps in all.
+
+        What it finds out is kept in `folder` in files written in one step, and not done again where they are there: a
+        run that was killed goes on.
+        """
+        raise NotImplementedError(f"there is no stage {stage!r}")

@@ -88,6 +88,11 @@ def export_onnx(
     """
     _expect_packages()
     card, source = read_network(weights)
+    if source.detector.takes_proposals:
+        raise DetsegError(
+            f"{weights}: {card.model} looks at proposals that are made beside the network, and an exported graph has "
+            "none; use the .safetensors weights as they are, or export a one-stage model (yolo, ssd)"
+        )
     if source.detector.takes_sizes:
         raise DetsegError(
             f"{weights}: {card.model} takes frames of any shape and chooses boxes inside, which an exported graph of "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,12 +27,17 @@ class LiveRuntime:
         self._network = FrameNetwork(detector, card.preprocess).to(self._tensor_device)
 
     @torch.inference_mode()
-    def predict(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> RawDetections:
+    def predict(
+        self,
+        frames: NDArray[np.uint8],
+        sizes_hw: NDArray[np.int64] | None = None,
+        proposals: Sequence[NDArray[np.float32]] | None = None,
+    ) -> RawDetections:
         """(N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K); the model's mode is put back after."""
         was_training = self._detector.training
         self._detector.eval()
         try:
-            answer = self._network(*as_tensors(frames, sizes_hw, self._tensor_device))
+            answer = self._network(*as_tensors(frames, sizes_hw, self._tensor_device, proposals))
         finally:
             self._detector.train(was_training)
         return RawDetections(*(part.cpu().numpy() for part in answer))

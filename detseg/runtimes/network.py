@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,17 @@ class FrameNetwork(nn.Module):
         self.register_buffer("scale", 1 / std, persistent=False)
         self.register_buffer("shift", -torch.tensor(preprocess.mean, dtype=torch.float32) / std, persistent=False)
 
-    def forward(self, frames: Tensor, sizes_hw: Tensor | None = None) -> tuple[Tensor, ...]:
-        """`sizes_hw` (N, 2): how much of each frame is shown, from its top left; None: all of it."""
+    def forward(
+        self, frames: Tensor, sizes_hw: Tensor | None = None, proposals: list[Tensor] | None = None
+    ) -> tuple[Tensor, ...]:
+        """`sizes_hw` (N, 2): how much of each frame is shown, from its top left; None: all of it.
+
+        `proposals`: boxes (P, 4) of each frame, for a detector that wants them; None: each frame as a whole.
+        """
         images = self.normalised(frames)
         if sizes_hw is not None:
             images = images * _shown(sizes_hw, images)
-        answer = self._answer(images, sizes_hw)
+        answer = self._answer(images, sizes_hw, proposals)
         return tuple(part.to(torch.float32) for part in answer if part is not None)
 
     def normalised(self, frames: Tensor) -> Tensor:
@@ -54,7 +60,13 @@ class FrameNetwork(nn.Module):
         """
         return (frames.to(torch.float32) * self.scale + self.shift).permute(0, 3, 1, 2)
 
-    def _answer(self, images: Tensor, sizes_hw: Tensor | None) -> RawDetections:
+    def _answer(self, images: Tensor, sizes_hw: Tensor | None, proposals: list[Tensor] | None) -> RawDetections:
+        if self.detector.takes_proposals:
+            height, width = images.shape[2:]
+            whole = torch.tensor([[0, 0, width, height]], dtype=torch.float32, device=images.device)
+            look: Any = self.detector.detect
+            found: RawDetections = look(images, [whole] * len(images) if proposals is None else proposals)
+            return found
         if not self.detector.takes_sizes:
             return self.detector.detect(images)
         if sizes_hw is None:
@@ -65,11 +77,17 @@ class FrameNetwork(nn.Module):
 
 
 def as_tensors(
-    frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None, device: torch.device | str
-) -> tuple[Tensor, Tensor | None]:
+    frames: NDArray[np.uint8],
+    sizes_hw: NDArray[np.int64] | None,
+    device: torch.device | str,
+    proposals: Sequence[NDArray[np.float32]] | None = None,
+) -> tuple[Tensor, Tensor | None, list[Tensor] | None]:
     """What a `FrameNetwork` takes, on `device`."""
+    places = None
+    if proposals is not None:
+        places = [torch.from_numpy(np.array(boxes, np.float32)).to(device) for boxes in proposals]
     sizes = None if sizes_hw is None else torch.from_numpy(np.ascontiguousarray(sizes_hw, np.int64)).to(device)
-    return torch.from_numpy(np.ascontiguousarray(frames)).to(device), sizes
+    return torch.from_numpy(np.ascontiguousarray(frames)).to(device), sizes, places
 
 
 def _shown(sizes_hw: Tensor, images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,12 @@ class OnnxRuntime:
         self._session, self.device = _session(weights, device, threads)
         self._expect_contract()
 
-    def predict(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> RawDetections:
+    def predict(
+        self,
+        frames: NDArray[np.uint8],
+        sizes_hw: NDArray[np.int64] | None = None,
+        proposals: Sequence[NDArray[np.float32]] | None = None,
+    ) -> RawDetections:
         """(N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K). H, W: the export's, all shown."""
         if frames.shape[1:3] != self.card.preprocess.frame_hw:
             height, width = self.card.preprocess.frame_hw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,15 @@ class TorchRuntime:
         self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def predict(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> RawDetections:
+    def predict(
+        self,
+        frames: NDArray[np.uint8],
+        sizes_hw: NDArray[np.int64] | None = None,
+        proposals: Sequence[NDArray[np.float32]] | None = None,
+    ) -> RawDetections:
         """(N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K)."""
         try:
-            answer = self._network(*as_tensors(frames, sizes_hw, self.device))
+            answer = self._network(*as_tensors(frames, sizes_hw, self.device, proposals))
         except torch.OutOfMemoryError as error:
             raise DetsegError(f"{self.device}: out of memory; a smaller --batch needs less") from error
         except RuntimeError as error:

@@ -29,6 +29,7 @@ class TrainConfig(BaseModel):
     backbone: str = "efficientnet_lite0"
     backbone_weights: str | None = "imagenet"
     weights: str | None = None  # a detseg checkpoint to start from
+    proposals: str | None = None  # a file of them, for a model that looks at such; None: it has them searched for
     anchors: Literal["data", "model"] = "data"  # k-means on the training boxes, or the model's defaults
 
     imgsz: int = Field(320, ge=32)

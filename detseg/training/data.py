@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import cv2
@@ -22,12 +23,13 @@ from detseg.augment.cutouts import Cutouts
 from detseg.augment.layouts import jittered, mixed, mosaic, turned
 from detseg.augment.patches import patched
 from detseg.augment.recipes import Recipe
-from detseg.augment.sample import Sample
+from detseg.augment.sample import Sample, parted, with_proposals
 from detseg.detectors.contract import Target
 from detseg.errors import ImageError
-from detseg.images import read_image
+from detseg.images import ImageFile, read_image
 from detseg.preprocess import Placement, Preprocess
 from detseg.preprocess.recipe import lay_in
+from detseg.proposals import Proposer
 from detseg.training.config import TrainConfig
 
 
@@ -72,13 +74,23 @@ class Batch:
 
 
 class TrainingSet(Dataset[Any]):
-    """Answers a `Ticket` with a sample, the files in it, and the errors met; `masks`: samples hold masks too."""
+    """Answers a `Ticket` with a sample, the files in it, and the errors met; `masks`: samples hold masks too.
+
+    `proposer`: samples hold proposals among their boxes (`augment.sample.with_proposals`).
+    """
 
     def __init__(
-        self, truth: AnnotationSet, config: TrainConfig, preprocess: Preprocess, *, masks: bool = False
+        self,
+        truth: AnnotationSet,
+        config: TrainConfig,
+        preprocess: Preprocess,
+        *,
+        masks: bool = False,
+        proposer: Proposer | None = None,
     ) -> None:
         self.truth = truth
         self.masks = masks
+        self.proposer = proposer
         self.config = config
         self.preprocess = preprocess
         self._recipe: Recipe | None = None
@@ -106,13 +118,18 @@ class TrainingSet(Dataset[Any]):
         """The picture and its truth as they are. Raises ImageError."""
         rows = self.truth.rows(index)
         image = read_image(self.truth.image_path(index))
-        return Sample(
+        image_hw = (image.shape[0], image.shape[1])
+        sample = Sample(
             image,
             self.truth.boxes[rows].astype(np.float32),
             self.truth.labels[rows],
             self.truth.ignored[rows],
-            self._cutouts(index, (image.shape[0], image.shape[1])) if self.masks else None,
+            self._cutouts(index, image_hw) if self.masks else None,
         )
+        if self.proposer is None:
+            return sample
+        file = ImageFile(self.truth.image_path(index), PurePosixPath(self.truth.image_files[index]))
+        return with_proposals(sample, self.proposer(file, image_hw))
 
     def _cutouts(self, index: int, image_hw: tuple[int, int]) -> Cutouts:
         rows = self.truth.rows(index)
@@ -243,13 +260,18 @@ def collate(answers: list[tuple[Sample | None, list[str], list[ImageError]]]) ->
     """Samples of one size -> a batch; pictures that could not be read are left out and named."""
     samples = [sample for sample, _, _ in answers if sample is not None]
     frames = np.stack([s.image for s in samples]) if samples else np.zeros((0, 32, 32, 3), np.uint8)
-    targets = [
-        Target(torch.from_numpy(s.boxes), torch.from_numpy(s.labels), torch.from_numpy(s.ignored)) for s in samples
-    ]
+    targets = [target_of(sample) for sample in samples]
     files = [name for sample, names, _ in answers if sample is not None for name in names]
     errors = [error for _, _, met in answers for error in met]
     cutouts = [s.masks for s in samples if s.masks is not None]
     return Batch(torch.from_numpy(frames), targets, files, errors, cutouts if cutouts else None)
+
+
+def target_of(sample: Sample) -> Target:
+    """The truth of a sample, and the proposals in it; masks are for `Batch`."""
+    objects, proposals = parted(sample)
+    columns = (torch.from_numpy(column) for column in (objects.boxes, objects.labels, objects.ignored))
+    return Target(*columns, proposals=torch.from_numpy(proposals))
 
 
 def loader(dataset: TrainingSet, batches: EpochBatches, workers: int) -> DataLoader[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from detseg.training.config import TrainConfig
 from detseg.training.data import Batch, EpochBatches, TrainingSet, loader
 from detseg.training.folder import RunFolder, RunState
 from detseg.training.schedule import MovingAverage, cosine_factor
+from detseg.training.stages import StageStep, finish
 
 Metrics = dict[str, float]
 Validate = Callable[[Detector], Metrics]  # must hold "ap"; see `decisive`
@@ -64,7 +65,7 @@ class EpochDone:
         }
 
 
-Report = Callable[[StepDone | EpochDone], None]
+Report = Callable[[StepDone | EpochDone | StageStep], None]
 
 
 class NonFiniteLoss(DetsegError):
@@ -84,7 +85,10 @@ class Trainer:
     report: Report
 
     def run(self) -> RunState:
-        """Trains from where the folder's state says to the last epoch; returns the final state."""
+        """Trains from where the folder's state says to the last epoch, then does the later stages of the model.
+
+        Returns the final state.
+        """
         config = self.config
         fabric = Fabric(accelerator=_accelerator(config.device), devices=1, precision=config.precision)
         torch.manual_seed(config.seed)
@@ -108,6 +112,9 @@ class Trainer:
             state.epoch += 1
             self.folder.save_state(state, self.model, self.optimizer, self.average, done.row())
             self.report(done)
+        if self.model.later_stages:
+            metrics = finish(self.model, self.data, self.folder, state.epoch, self.validate, self.report)
+            state = replace(state, best_ap=decisive(metrics), best_epoch=state.epoch)
         return state
 
     def _epoch(self, fabric: Fabric, optimizer: Any, feed: Any, epoch: int, steps: int) -> EpochDone:

@@ -22,8 +22,9 @@ from detseg.annotations.split_names import canonical
 from detseg.checkpoints import Card
 from detseg.detectors import catalog
 from detseg.detectors.contract import Detector
-from detseg.errors import DataError
+from detseg.errors import DataError, DetsegError
 from detseg.preprocess import Preprocess
+from detseg.proposals import FileProposer, ProposalSettings, Proposer, Searcher
 from detseg.training.config import TrainConfig
 from detseg.training.shared_truth import share
 
@@ -42,6 +43,7 @@ class Prepared:
     anchors: Anchors | None
     left_random: tuple[str, ...] = ()  # tensors that a checkpoint of another kind of model or data did not fill
     masks: bool = False  # whether the model learns from masks, and answers with them
+    proposer: Proposer | None = None  # where its proposals come from, if it looks at such
 
 
 def prepare(config: TrainConfig, command: str, progress: Downloads | None = None) -> Prepared:
@@ -87,7 +89,20 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
     if fit is not None:
         about = {"from": "data" if found else "model", "mean_iou": fit.mean_iou, "reach": fit.best_possible_recall}
         card = replace(card, training={**card.training, "anchors": about})
-    return Prepared(config, truth, validation, model, card, fit, left_random, masks)
+    proposer = _proposer(config, card, [truth, *([validation] if validation else [])])
+    return Prepared(config, truth, validation, model, card, fit, left_random, masks, proposer)
+
+
+def _proposer(config: TrainConfig, card: Card, sets: Sequence[AnnotationSet]) -> Proposer | None:
+    """Where the model's proposals come from; None for a model that wants none, which cannot be given any."""
+    wanted = ProposalSettings.of_config(card.config)
+    if config.proposals is None:
+        return None if wanted is None else Searcher(wanted)
+    if wanted is None:
+        raise DetsegError(
+            f"{config.model} looks at no proposals of others; leave --proposals out, or train -m fast-rcnn"
+        )
+    return FileProposer.of_sets(Path(config.proposals), sets, wanted.count)
 
 
 def _fit_of_own_anchors(card: Card, truth: AnnotationSet, config: TrainConfig) -> Anchors | None:
