@@ -79,6 +79,12 @@ _MOBILE_RCNN = {
     **{"maps.norm_eps": 1e-5, "rpn.min_score": 0.05},
 }
 _ONE_MAP_RCNN = {"maps.strides": (16,), "maps.width": 0, "rpn.sizes": ((128, 256, 512),), "rpn.width": 512}
+_RFCN_STRUCTURE = (
+    *("stride", "rpn.sizes", "rpn.aspect_ratios", "rpn.shapes", "rpn.depth", "rpn.width"),
+    *("head.grid", "head.width", "head.norm"),
+)
+_PAPER_RFCN = {"rpn.inside_only": True}
+_PAPER_RFCN_TRAINING = {"fit": "shorter", "mosaic": 0.0, "multi_scale": 0.0}  # R-FCN, sec. 2, "Training"
 _ENTRIES = (
     Entry("yolo", "yolo", "YOLOv3 (2018)", "three scales, tuned for CPUs: the default", 320, nms="vote"),
     Entry(
@@ -309,6 +315,40 @@ _ENTRIES = (
         {**_MOBILE_RCNN, "rpn.candidates": 150, "rpn.kept": 150},
         backbone="mobilenet_v3_large",
         structure=_RCNN_STRUCTURE,
+    ),
+    Entry(
+        "rfcn",
+        "rfcn",
+        "R-FCN (2016)",
+        "maps of the parts of each class, from which regions are voted, light, any backbone",
+        320,
+        {
+            **{"clusters": 9, "rpn.width": 0, "rpn.candidates": 500, "rpn.kept": 150, "rpn.train_candidates": 1000},
+            **{"head.grid": 3, "head.width": 256, "head.norm": True, "head.kind": "align"},
+        },
+        structure=_RFCN_STRUCTURE,
+    ),
+    Entry(
+        "rfcn-r50",
+        "rfcn",
+        "R-FCN (2016)",
+        "as in the paper on ResNet-50: stage 5 dilated, 7 x 7 parts",
+        600,
+        _PAPER_RFCN,
+        backbone="resnet50",
+        training=_PAPER_RFCN_TRAINING,
+        structure=_RFCN_STRUCTURE,
+    ),
+    Entry(
+        "rfcn-r101",
+        "rfcn",
+        "R-FCN (2016)",
+        "the same on ResNet-101, the paper's choice",
+        600,
+        _PAPER_RFCN,
+        backbone="resnet101",
+        training=_PAPER_RFCN_TRAINING,
+        structure=_RFCN_STRUCTURE,
     ),
     Entry(
         "mask-rcnn",
