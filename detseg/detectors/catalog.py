@@ -60,10 +60,14 @@ _RCNN_STRUCTURE = (
 )
 _MASK_STRUCTURE = (*_RCNN_STRUCTURE, "mask.size", "mask.convs", "mask.norm", "mask.width")
 _LIGHT_RCNN = {
+    "maps.norm": True,
     "rpn.sizes": ((16, 24), (32, 48), (64, 96), (128, 192)),
     **{"rpn.candidates": 500, "rpn.kept": 150, "rpn.train_candidates": 1000, "rpn.train_kept": 500},
     **{"box.fcs": (256, 256), "box.samples": 64, "box.beta": 1 / 9},
 }
+_LIGHT_RCNN_TRAINING = {"mosaic": 0.0}
+# Faster R-CNN, sec. 3.3: the shorter side is 600, the longer at most 1000; FPN, sec. 5: 800; torchvision: at most 1333
+_WHOLE_RCNN_TRAINING = {"fit": "shorter", "mosaic": 0.0, "multi_scale": 0.0}
 _PYRAMID_RCNN = {
     **{"maps.strides": (4, 8, 16, 32), "maps.width": 256, "rpn.sizes": ((32,), (64,), (128,), (256,), (512,))},
     **{"rpn.candidates": 1000, "rpn.kept": 1000, "rpn.train_candidates": 2000},
@@ -85,6 +89,8 @@ _RFCN_STRUCTURE = (
 )
 _PAPER_RFCN = {"rpn.inside_only": True}
 _PAPER_RFCN_TRAINING = {"fit": "shorter", "mosaic": 0.0, "multi_scale": 0.0}  # R-FCN, sec. 2, "Training"
+_FAST_STRUCTURE = ("strides", "width", "pool.size", "box.convs", "box.norm", "box.fcs", "svd")
+_RCNN_CROPS = ("side", "context", "stride", "cells", "hidden")
 _ENTRIES = (
     Entry("yolo", "yolo", "YOLOv3 (2018)", "three scales, tuned for CPUs: the default", 320, nms="vote"),
     Entry(
@@ -245,12 +251,57 @@ _ENTRIES = (
         structure=_WINDOW_STRUCTURE,
     ),
     Entry(
+        "rcnn",
+        "rcnn",
+        "R-CNN (2014)",
+        "proposals of selective search, each cut out and judged alone, SVMs at last; any backbone",
+        480,
+        {"side": 96, "context": 7, "cells": 3, "hidden": (256,), "dropout": 0.2, "proposals.count": 300},
+        training={"mosaic": 0.0, "multi_scale": 0.0, "batch": 4, "freeze_stages": 3},
+        structure=_RCNN_CROPS,
+    ),
+    Entry(
+        "rcnn-alexnet",
+        "rcnn",
+        "R-CNN (2014)",
+        "as in the paper: AlexNet, crops of 227 pixels, two layers of 4096",
+        500,
+        {"stride": 16},
+        backbone="alexnet",
+        training={"mosaic": 0.0, "multi_scale": 0.0, "batch": 4},
+        structure=_RCNN_CROPS,
+    ),
+    Entry(
+        "fast-rcnn",
+        "fast_rcnn",
+        "Fast R-CNN (2015)",
+        "proposals of selective search judged on one pass's maps: a light pyramid, any backbone",
+        320,
+        {
+            **{"strides": (8, 16, 32), "width": 96, "background_iou": 0.0, "proposals.count": 500},
+            **{"box.fcs": (256, 256), "box.beta": 1 / 9},
+        },
+        structure=_FAST_STRUCTURE,
+    ),
+    Entry(
+        "fast-rcnn-vgg16",
+        "fast_rcnn",
+        "Fast R-CNN (2015)",
+        "as in the paper: one map of VGG16, RoI pooling, two layers of 4096",
+        600,
+        {"box.fcs": (4096, 4096), "box.dropout": 0.5},
+        backbone="vgg16",
+        training={"mosaic": 0.0},
+        structure=_FAST_STRUCTURE,
+    ),
+    Entry(
         "faster-rcnn",
         "faster_rcnn",
         "Faster R-CNN (2015)",
         "proposals and their judgement on a light pyramid, any backbone",
         320,
         _LIGHT_RCNN,
+        training=_LIGHT_RCNN_TRAINING,
         structure=_RCNN_STRUCTURE,
     ),
     Entry(
@@ -264,6 +315,7 @@ _ENTRIES = (
             **{"rpn.inside_only": True, "pool.kind": "pool", "box.fcs": (4096, 4096), "box.dropout": 0.5},
         },
         backbone="vgg16",
+        training=_WHOLE_RCNN_TRAINING,
         structure=_RCNN_STRUCTURE,
     ),
     Entry(
@@ -274,6 +326,7 @@ _ENTRIES = (
         600,
         {**_ONE_MAP_RCNN, "pool.size": 14, "box.stage": True},
         backbone="resnet50",
+        training=_WHOLE_RCNN_TRAINING,
         structure=_RCNN_STRUCTURE,
     ),
     Entry(
@@ -284,6 +337,7 @@ _ENTRIES = (
         800,
         _PYRAMID_RCNN,
         backbone="resnet50",
+        training=_WHOLE_RCNN_TRAINING,
         structure=_RCNN_STRUCTURE,
     ),
     Entry(
@@ -294,6 +348,7 @@ _ENTRIES = (
         800,
         _PYRAMID_RCNN_V2,
         backbone="resnet50",
+        training=_WHOLE_RCNN_TRAINING,
         structure=_RCNN_STRUCTURE,
     ),
     Entry(
@@ -304,6 +359,7 @@ _ENTRIES = (
         800,
         _MOBILE_RCNN,
         backbone="mobilenet_v3_large",
+        training=_WHOLE_RCNN_TRAINING,
         structure=_RCNN_STRUCTURE,
     ),
     Entry(
@@ -314,6 +370,7 @@ _ENTRIES = (
         320,
         {**_MOBILE_RCNN, "rpn.candidates": 150, "rpn.kept": 150},
         backbone="mobilenet_v3_large",
+        training={**_WHOLE_RCNN_TRAINING, "longest": 2.0},
         structure=_RCNN_STRUCTURE,
     ),
     Entry(
@@ -359,8 +416,9 @@ _ENTRIES = (
         {
             **_LIGHT_RCNN,
             **{"maps.strides": (4, 8, 16, 32), "rpn.sizes": ((12, 16), (24, 32), (48, 64), (96, 128), (192, 256))},
-            **{"mask.convs": (128, 128, 128, 128), "mask.width": 128},
+            **{"maps.width": 64, "mask.convs": (64, 64, 64), "mask.width": 64, "found.kept": 300, "rpn.kept": 300},
         },
+        training=_LIGHT_RCNN_TRAINING,
         structure=_MASK_STRUCTURE,
     ),
     Entry(
@@ -371,6 +429,7 @@ _ENTRIES = (
         800,
         _PYRAMID_RCNN,
         backbone="resnet50",
+        training=_WHOLE_RCNN_TRAINING,
         structure=_MASK_STRUCTURE,
     ),
     Entry(
@@ -381,6 +440,7 @@ _ENTRIES = (
         800,
         {**_PYRAMID_RCNN_V2, "mask.norm": True},
         backbone="resnet50",
+        training=_WHOLE_RCNN_TRAINING,
         structure=_MASK_STRUCTURE,
     ),
 )
