@@ -71,6 +71,7 @@ def _within(masks: Tensor, boxes: Tensor, truths: Tensor, side: int) -> Tensor:
     """(T, H, W) masks, (S, 4) boxes, (S,) rows -> (S, side, side): what each box holds of its truth's mask."""
     if not len(boxes):
         return boxes.new_zeros(0, side, side)
-    regions = torch.cat([truths[:, None].to(boxes), boxes], dim=1)
-    held: Tensor = roi_align(masks[:, None].to(boxes), regions, side)[:, 0]
+    wanted, rows = truths.unique(return_inverse=True)  # of hundreds of masks a few are asked for
+    regions = torch.cat([rows[:, None].to(boxes), boxes], dim=1)
+    held: Tensor = roi_align(masks[wanted, None].to(boxes), regions, side)[:, 0]
     return held
