@@ -89,6 +89,8 @@ _RFCN_STRUCTURE = (
 )
 _PAPER_RFCN = {"rpn.inside_only": True}
 _PAPER_RFCN_TRAINING = {"fit": "shorter", "mosaic": 0.0, "multi_scale": 0.0}  # R-FCN, sec. 2, "Training"
+_FAST_STRUCTURE = ("strides", "width", "pool.size", "box.convs", "box.norm", "box.fcs", "svd")
+_RCNN_CROPS = ("side", "context", "stride", "cells", "hidden")
 _ENTRIES = (
     Entry("yolo", "yolo", "YOLOv3 (2018)", "three scales, tuned for CPUs: the default", 320, nms="vote"),
     Entry(
@@ -247,6 +249,50 @@ _ENTRIES = (
         backbone="alexnet",
         training=_WINDOW_TRAINING,
         structure=_WINDOW_STRUCTURE,
+    ),
+    Entry(
+        "rcnn",
+        "rcnn",
+        "R-CNN (2014)",
+        "proposals of selective search, each cut out and judged alone, SVMs at last; any backbone",
+        480,
+        {"side": 96, "context": 7, "cells": 3, "hidden": (256,), "dropout": 0.2, "proposals.count": 300},
+        training={"mosaic": 0.0, "multi_scale": 0.0, "batch": 4, "freeze_stages": 3},
+        structure=_RCNN_CROPS,
+    ),
+    Entry(
+        "rcnn-alexnet",
+        "rcnn",
+        "R-CNN (2014)",
+        "as in the paper: AlexNet, crops of 227 pixels, two layers of 4096",
+        500,
+        {"stride": 16},
+        backbone="alexnet",
+        training={"mosaic": 0.0, "multi_scale": 0.0, "batch": 4},
+        structure=_RCNN_CROPS,
+    ),
+    Entry(
+        "fast-rcnn",
+        "fast_rcnn",
+        "Fast R-CNN (2015)",
+        "proposals of selective search judged on one pass's maps: a light pyramid, any backbone",
+        320,
+        {
+            **{"strides": (8, 16, 32), "width": 96, "background_iou": 0.0, "proposals.count": 500},
+            **{"box.fcs": (256, 256), "box.beta": 1 / 9},
+        },
+        structure=_FAST_STRUCTURE,
+    ),
+    Entry(
+        "fast-rcnn-vgg16",
+        "fast_rcnn",
+        "Fast R-CNN (2015)",
+        "as in the paper: one map of VGG16, RoI pooling, two layers of 4096",
+        600,
+        {"box.fcs": (4096, 4096), "box.dropout": 0.5},
+        backbone="vgg16",
+        training={"mosaic": 0.0},
+        structure=_FAST_STRUCTURE,
     ),
     Entry(
         "faster-rcnn",
