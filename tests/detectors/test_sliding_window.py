@@ -227,7 +227,7 @@ def test_a_picture_that_is_one_crowd_teaches_nothing():
 
 def test_mining_leaves_statistics_alone():
     torch.manual_seed(0)
-    model = small(backbone="efficientnet_lite0", cells=2, positives=1, negatives=2.0, mined=1.0).train()
+    model = small(backbone="efficientnet_lite0", cells=2, positives=1, negatives=2.0, mined=1.0, near=0.0).train()
     norm = next(m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
     before = norm.num_batches_tracked.item()
     model.losses(torch.randn(1, 3, 64, 64), [Target.empty()])
