@@ -256,7 +256,7 @@ _ENTRIES = (
         "R-CNN (2014)",
         "proposals of selective search, each cut out and judged alone, SVMs at last; any backbone",
         480,
-        {"side": 96, "context": 7, "cells": 3, "hidden": (256,), "dropout": 0.2, "proposals.count": 300},
+        {"side": 112, "context": 8, "cells": 3, "hidden": (256,), "dropout": 0.2, "proposals.count": 300},
         training={"mosaic": 0.0, "multi_scale": 0.0, "batch": 4, "freeze_stages": 3},
         structure=_RCNN_CROPS,
     ),

@@ -16,7 +16,7 @@ Training by gradient (fine-tuning with a softmax) comes first. Then come `later_
 written down, SVMs learn from them, and box regressions. Until these are learnt the softmax judges, and boxes stay.
 
 Differences from the paper:
-- Any backbone of the shared module, at any size of crops. `rcnn` is light: crops of 96 pixels; `rcnn-alexnet` has the
+- Any backbone of the shared module, at any size of crops. `rcnn` is light: crops of 112 pixels; `rcnn-alexnet` has the
   paper's network and its 227 pixels.
 - Crops are cut from the network's frame, whose border beyond the picture is grey, not from the picture itself.
 - Fine-tuning draws from the pictures of a batch, not from all of the data set; they are mirrored and altered in
