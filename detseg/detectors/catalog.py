@@ -61,7 +61,8 @@ _RCNN_STRUCTURE = (
 _MASK_STRUCTURE = (*_RCNN_STRUCTURE, "mask.size", "mask.convs", "mask.norm", "mask.width")
 _LIGHT_RCNN = {
     "maps.norm": True,
-    "rpn.sizes": ((16, 24), (32, 48), (64, 96), (128, 192)),
+    "rpn.sizes": ((16, 32), (48, 64), (96, 128), (192, 256)),  # about four cells of the map that they are on
+    "rpn.positive_iou": 0.6,
     **{"rpn.candidates": 500, "rpn.kept": 150, "rpn.train_candidates": 1000, "rpn.train_kept": 500},
     **{"box.fcs": (256, 256), "box.samples": 64, "box.beta": 1 / 9},
 }
