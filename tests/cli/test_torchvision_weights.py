@@ -24,6 +24,7 @@ from detseg.detectors import torchvision_files
 from detseg.detectors.torchvision_files import BUILDERS, published
 from detseg.downloads import transfer
 from detseg.runtimes import open_runtime
+from tests.local_server import serve
 
 FRAMES = {
     "ssd300_vgg16": ((300, 300), "stretch"),
@@ -173,17 +174,29 @@ def test_words_that_do_not_go_together_are_a_usage_error(words, capsys):
 # detseg weights pull
 
 
-@pytest.fixture
-def publisher(tmp_path, monkeypatch, ssdlite):
-    """A network that holds one file, and an enum that names it; maps addresses to contents."""
-    torch.save(made("ssdlite320_mobilenet_v3_large", 90).state_dict(), content := io.BytesIO())
-    url = f"https://weights.example/ssdlite-{hashlib.sha256(content.getvalue()).hexdigest()[:8]}.pth"
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    """What torchvision could publish."""
+    torch.save(made("ssdlite320_mobilenet_v3_large", 90).state_dict(), file := io.BytesIO())
+    return file.getvalue()
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, site: str, content: bytes) -> str:
+    """The address of a file at `site`; it is all that torchvision publishes."""
+    url = f"{site}/ssdlite-{hashlib.sha256(content).hexdigest()[:8]}.pth"
     one = torchvision_files.Published("ssdlite-coco", "ssdlite320_mobilenet_v3_large", url, 3, 1.0, 21.3, None)
     monkeypatch.setattr(torchvision_files, "published", lambda: {one.name: one})
     monkeypatch.setattr(pretrained, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setenv("DETSEG_WEIGHTS", str(tmp_path / "pulled"))
     monkeypatch.setattr(transfer, "PAUSE_S", 0.0)
-    answers = {url: content.getvalue()}
+    return url
+
+
+@pytest.fixture
+def publisher(tmp_path, monkeypatch, content):
+    """A network that holds one file, and an enum that names it; maps addresses to contents."""
+    url = publish(monkeypatch, tmp_path, "https://weights.example", content)
+    answers = {url: content}
 
     def urlopen(request, timeout):
         if request.full_url not in answers:
@@ -209,6 +222,16 @@ def test_pulled_weights_have_a_name_that_every_command_knows(publisher, tmp_path
     assert "did you mean ssdlite-coco?" in capsys.readouterr().err
     assert main(["weights", "pull"]) == 0
     assert "yes" in capsys.readouterr().out
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(content, tmp_path, monkeypatch, capsys):
+    with serve() as server:
+        url = publish(monkeypatch, tmp_path, server.url, content)
+        server.put(url.rpartition("/")[2], content, breaks=[len(content) // 2])
+        assert main(["weights", "pull", "ssdlite-coco", "--quiet"]) == 0
+    assert [wanted is None for _, wanted in server.log] == [True, False]  # the second asks for the rest
+    assert (tmp_path / "cache" / url.rpartition("/")[2]).read_bytes() == content
+    assert read_card(tmp_path / "pulled" / "ssdlite-coco.safetensors").categories == coco_categories()
 
 
 def test_without_a_network_the_steps_by_hand_are_told(publisher, tmp_path, capsys):

@@ -16,6 +16,7 @@ from detseg.checkpoints import Card, save, zoo
 from detseg.cli.main import main
 from detseg.detectors import catalog
 from detseg.preprocess import Preprocess
+from detseg.runtimes import cost
 
 
 @pytest.fixture
@@ -136,8 +137,24 @@ def by_hand(model: torch.nn.Module, size: int) -> float:
 
 def test_models_for_people_and_on_request_measured(capsys):
     assert main(["models", "yolo", "--measure"]) == 0
-    header, _, row = capsys.readouterr().out.splitlines()
+    told = capsys.readouterr()
+    header, _, row = told.out.splitlines()
     assert header.split() == ["model", "paper", "backbone", "size", "parameters", "GFLOPs", "ms"]
     assert row.startswith("yolo ")
+    assert told.err.startswith("ms: ")
+    assert "thread" in told.err
     assert main(["models", "yollo"]) == 1
     assert "did you mean yolo" in capsys.readouterr().err
+
+
+def test_large_models_are_measured_less_often_and_the_machine_is_named(capsys, monkeypatch):
+    """A hundred times the work: one frame, not ten."""
+    asked = {}
+    gflops = {"yolo": 4.0, "yolo-n": 100.0, "yolo-s": 3000.0}
+    monkeypatch.setattr(cost, "count", lambda name: cost.Cost(7, gflops[name]))
+    monkeypatch.setattr(cost, "milliseconds", lambda name, runs: asked.setdefault(name, runs) * 1.5)
+    assert main(["models", *gflops, "--measure", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert asked == {"yolo": 10, "yolo-n": 5, "yolo-s": 1}
+    assert [model["ms"] for model in listed] == [15.0, 7.5, 1.5]
+    assert len({model["machine"] for model in listed}) == 1
