@@ -54,7 +54,7 @@ def test_boxes_scores_labels_and_masks_are_torchvisions(pair):
         assert len(set(found.labels.tolist())) > 1
         np.testing.assert_array_equal(found.labels, one["labels"].numpy() - 1)
         np.testing.assert_allclose(found.scores, one["scores"].numpy(), atol=1e-4)
-        np.testing.assert_allclose(found.boxes, one["boxes"].numpy(), atol=1e-2, rtol=1e-4)
+        np.testing.assert_allclose(found.boxes, one["boxes"].numpy(), atol=1e-3, rtol=1e-5)
         if "masks" in one:
             masks = raw.masks[i][found.candidates].numpy()
             assert masks.std() > 0.1
@@ -75,7 +75,7 @@ def test_proposals_are_torchvisions(pair, training):
         found = ours.rpn.propose(answers, sizes.float(), training=training)
     for mine, other in zip(found, wanted, strict=True):
         assert len(mine) > 30
-        torch.testing.assert_close(mine, other, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(mine, other, atol=1e-3, rtol=1e-5)
 
 
 def test_losses_and_gradients_are_torchvisions(pair):
