@@ -29,6 +29,8 @@ Differences from the papers:
 - Half of the negatives are the most offending ones, a quarter are near misses, which overlap an object by 0.1 to 0.5:
   windows that nobody teaches score like their object, and suppression then keeps one that lies beside it. The others
   come from everywhere.
+- A crop is its object by as much as it fits: all of it from an overlap of 0.8 on, nothing at 0.5. So of the windows
+  about an object the best has the highest score.
 - `magnify`: windows of small things also see what is around them, instead of the frame blown up without end.
 - Boxes that survive suppression are kept; OverFeat merges them.
 
@@ -56,6 +58,7 @@ from detseg.backbones.spec import Backbone, FeatureSpec, Stage
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
 from detseg.parts.box_coder import BoxCoder
+from detseg.parts.box_losses import paired_iou
 from detseg.parts.overlaps import inside_any, iou
 from detseg.parts.resampling import resampled
 from detseg.results import RawDetections
@@ -88,8 +91,9 @@ class SlidingWindowConfig:
     mined: float = 0.5  # share of the negatives that are the worst mistakes
     near: float = 0.25  # share of them that touch an object; what is left is drawn from everywhere
     mined_levels: int = 2  # levels, drawn anew for each batch, on which they are looked for
-    positive_iou: float = 0.6  # crops of an object overlap it at least so much
+    positive_iou: float = 0.5  # crops of an object overlap it at least so much
     negative_iou: float = 0.5  # those of background any object less
+    full_iou: float = 0.8  # a crop is its object wholly from here on, not at all at negative_iou
     box_weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -105,8 +109,8 @@ class SlidingWindowConfig:
             raise ValueError("magnify must be above 0, negatives not below, dropout within [0, 1)")
         if min(self.mined, self.near) < 0 or self.mined + self.near > 1:
             raise ValueError("mined and near are shares: not below 0, together at most 1")
-        if not 0 < self.negative_iou <= self.positive_iou < 1:
-            raise ValueError("0 < negative_iou <= positive_iou < 1 must hold")
+        if not 0 < self.negative_iou <= self.positive_iou < 1 or not self.negative_iou < self.full_iou <= 1:
+            raise ValueError("0 < negative_iou <= positive_iou < 1 and negative_iou < full_iou <= 1 must hold")
 
     @property
     def shapes(self) -> tuple[tuple[float, float], ...]:
@@ -228,6 +232,7 @@ class SlidingWindow(Detector):
     def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
         """Cross entropy over all crops, and smooth L1 of the deltas of those that show objects where boxes are refined.
 
+        A crop that fits its object badly is to be background for a part, so that scores tell which window fits best.
         From each picture as many crops; none from a picture that is one ignored region.
         """
         boxes, labels, goals = self._lessons(images, targets)
@@ -236,15 +241,24 @@ class SlidingWindow(Detector):
             nothing = sum(p.sum() for p in self.head.parameters()) * 0.0
             return {"class": nothing, "box": nothing} if self.config.refine else {"class": nothing}
         said = self.judge(self._crops(images, rois))
-        classes = torch.cat(labels)
-        found = {"class": F.cross_entropy(said[:, : 1 + self.config.num_classes], classes)}
+        classes, given, objects = torch.cat(labels), torch.cat(boxes), torch.cat(goals)
+        logits = said[:, : 1 + self.config.num_classes]
+        fit = self._fit(given, objects)
+        of_class, of_background = (F.cross_entropy(logits, c, reduction="none") for c in (classes, 0 * classes))
+        found = {"class": (fit * of_class + (1 - fit) * of_background).mean()}
         if self.config.refine:
-            shown, given = classes > 0, torch.cat(boxes)
-            wanted = self.coder.encode(torch.cat(goals)[shown], given[shown])
+            shown = classes > 0
+            wanted = self.coder.encode(objects[shown], given[shown])
             deltas = said[shown, 1 + self.config.num_classes :]
             loss = F.smooth_l1_loss(deltas, wanted, reduction="sum", beta=0.1) / shown.sum().clamp(min=1)
             found["box"] = self.config.box_weight * loss
         return found
+
+    def _fit(self, boxes: Tensor, objects: Tensor) -> Tensor:
+        """(M, 4), (M, 4) -> (M,) how much of its object a crop is: 0 at `negative_iou`, 1 from `full_iou` on."""
+        config = self.config
+        above = paired_iou(boxes, objects) - config.negative_iou
+        return (above / (config.full_iou - config.negative_iou)).clamp(0, 1)
 
     @torch.no_grad()
     def _lessons(self, images: Tensor, targets: list[Target]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
