@@ -72,8 +72,8 @@ class YOLOConfig:
         ((116, 90), (156, 198), (373, 326)),
     )
     neck_channels: int = 128
-    skips: bool = False  # what each convolution of neck and head makes is added to what it was made from
-    kernel: int = 1  # of the last convolution
+    skips: bool = True  # what each convolution of neck and head makes is added to what it was made from
+    kernel: int = 3  # of the last convolution
     decoding: Literal["exp", "bounded"] = "bounded"  # "exp": v2 sec. 2
     assignment: Literal["best", "neighbours", "dynamic"] = "neighbours"  # "best": v3 sec. 2.1
     max_side_ratio: float = 4.0  # all but "best": a prior answers for truths within this factor of its sides
@@ -381,7 +381,7 @@ def _rank_within(group: Tensor, value: Tensor) -> Tensor:
 class Neck(nn.Module):
     """Mixes the scales: a pooled top, top-down, then bottom-up; all maps get the same number of channels."""
 
-    def __init__(self, in_channels: Sequence[int], channels: int, skips: bool = False) -> None:
+    def __init__(self, in_channels: Sequence[int], channels: int, skips: bool) -> None:
         super().__init__()
         self.skips = skips
         self.laterals = nn.ModuleList(conv_bn(c, channels, 1) for c in in_channels)
@@ -405,7 +405,7 @@ class Neck(nn.Module):
 class Head(nn.Module):
     """One scale's predictions: a separable convolution, then 5 + K numbers for each of A priors."""
 
-    def __init__(self, channels: int, anchors: int, classes: int, skips: bool = False, kernel: int = 1) -> None:
+    def __init__(self, channels: int, anchors: int, classes: int, skips: bool, kernel: int) -> None:
         super().__init__()
         self.skips = skips
         self.shape = (anchors, 5 + classes)
@@ -490,7 +490,8 @@ def configure(num_classes: int, options: Mapping[str, Any], anchors: Callable[[i
     fallback = V2_ANCHORS if strides == (32,) and per_scale == 5 else YOLOConfig.anchors
     settings.setdefault("anchors", fallback)
     try:
-        return config_from_json({**settings, "strides": strides, "num_classes": num_classes})
+        new = {"skips": YOLOConfig.skips, "kernel": YOLOConfig.kernel}
+        return config_from_json({**new, **settings, "strides": strides, "num_classes": num_classes})
     except (TypeError, ValueError) as error:
         raise DetsegError(f"YOLO cannot be built so: {error}") from error
 
@@ -498,6 +499,7 @@ def configure(num_classes: int, options: Mapping[str, Any], anchors: Callable[[i
 def config_from_json(values: dict[str, Any]) -> YOLOConfig:
     """The config from a checkpoint's JSON (lists become tuples)."""
     anchors = tuple(tuple((float(w), float(h)) for w, h in group) for group in values["anchors"])
+    values = {"skips": False, "kernel": 1, **values}  # checkpoints older than these two fields
     return YOLOConfig(**{**values, "strides": tuple(values["strides"]), "anchors": anchors})
 
 
