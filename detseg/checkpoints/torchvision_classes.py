@@ -41,7 +41,8 @@ def classes_of_file(
     if len(own) == classes + 1 and own[0].lower() in _BACKGROUND:
         own = own[1:]
     if len(own) != classes:
-        raise WeightsError(f"{path}: has {classes} classes, {len(names)} names are given")
+        hint = "; left out, they are COCO's with its ids" if classes == max(coco_categories().ids) else ""
+        raise WeightsError(f"{path}: has {classes} classes, {len(names)} names are given{hint}")
     try:
         return Categories.from_names(own, first_id=1), None
     except ValueError as error:

@@ -91,6 +91,10 @@ def test_coco_is_taken_where_ninety_classes_fit_and_unused_ids_are_left_out(tmp_
     rows = open_runtime(tmp_path / "coco.safetensors", device="cpu")._network.detector.predictor.logits.weight
     kept = theirs.roi_heads.box_predictor.cls_score.weight[[0, *categories.ids]]
     assert torch.equal(rows, kept)
+    (tmp_path / "coco.names").write_text("\n".join(categories.names))
+    capsys.readouterr()
+    assert run(tmp_path / "coco.pth", "--names", tmp_path / "coco.names") == 4
+    assert "has 90 classes, 80 names are given; left out, they are COCO's" in capsys.readouterr().err
     assert run(tmp_path / "coco.pth", "--model", "fasterrcnn_mobilenet_v3_large_320_fpn") == 0
     assert read_card(tmp_path / "coco.safetensors").preprocess.frame_hw == (320, 640)
 
