@@ -179,8 +179,9 @@ def test_four_pictures_are_learnt_by_heart(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = write_sample(tmp_path / "data", format="coco", images=5, seed=5, hw=(96, 128))
     config = TrainConfig(
-        data=str(data), model="fast-rcnn", imgsz=96, batch=4, augment="none", lr=2e-3, backbone_lr=1.0,
-        freeze_stages=2, weight_decay=0, options={"width": 32, "box.fcs": (64,), "proposals.count": 200},
+        data=str(data), model="fast-rcnn", imgsz=128, batch=4, augment="none", lr=3e-3, backbone_lr=1.0,
+        freeze_stages=2, weight_decay=0,
+        options={"strides": (4, 8), "width": 32, "box.fcs": (64,), "proposals.count": 200},  # objects of 10 pixels
     )  # fmt: skip
     prepared = prepare(config, "x")
     truth = load_truth(data, "train")

@@ -33,7 +33,7 @@ def test_a_config_says_what_is_wanted_or_that_nothing_is():
 
 @pytest.mark.parametrize("suffix", [".npz", ".json"])
 def test_a_file_knows_pictures_by_path_or_by_a_name_that_only_one_has(tmp_path, suffix):
-    boxes = {f"{folder}/{name}": [[i, 2, i + 9, 12]] for i, (folder, name) in enumerate([*"ax", "ay", "bx"])}
+    boxes = {f"{folder}/{name}": [[i, 2, i + 9, 12]] for i, (folder, name) in enumerate(["ax", "ay", "bx"])}
     file = tmp_path / f"some{suffix}"
     write(file, [(name, Proposals.of(rows)) for name, rows in boxes.items()])
     proposer = FileProposer.of_any(file)
