@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from detseg.backbones.catalog import build_backbone
 from detseg.backbones.fpn import FeaturePyramid
-from detseg.backbones.spec import Backbone, FeatureSpec, Stage
+from detseg.backbones.spec import Backbone, BackboneError, FeatureSpec, Stage
 from detseg.backbones.torchvision_zoo import TorchvisionBackbone
 
 Progress = Callable[[int, int | None], None]
@@ -80,6 +80,8 @@ class MobileNetEnds(Backbone):
 
     def __init__(self, name: str, *, weights: str | Path | None = None, progress: Progress | None = None) -> None:
         super().__init__()
+        if not name.startswith("mobilenet_"):
+            raise BackboneError(f"both ends of the last stage are taken of MobileNets, not of {name}")
         source = TorchvisionBackbone(name, (32,), weights=weights, head_conv=True, progress=progress)
         self.mean, self.std = source.mean, source.std
         layers = source.net.get_submodule("features")

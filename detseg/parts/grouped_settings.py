@@ -45,5 +45,11 @@ def grouped(kind: type[Config], values: Mapping[str, Any], known: Mapping[str, A
     try:
         return TypeAdapter(kind).validate_python(nested)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        wrong = "; ".join(_told(e["loc"], e["msg"]) for e in error.errors())
         raise ValueError(wrong) from error
+
+
+def _told(where: tuple[int | str, ...], message: str) -> str:
+    """What is wrong with which setting; a group's own words as they are."""
+    own = message.removeprefix("Value error, ")
+    return f"{'.'.join(map(str, where))}: {own}" if where else own

@@ -22,8 +22,8 @@ def words(model: str, data: Path, out: Path, *more: str) -> list[str]:
     options = [*FEW, *THIN, *(MASK if model == "mask-rcnn" else ())]
     return [
         "train", str(data), "-m", model, "--imgsz", "64", "--batch", "4", "--workers", "0", "--eval-every", "1",
-        "--backbone-weights", "none", "--device", "cpu", "--out", str(out), "-q", "--epochs", "2", *more,
-        *(word for option in options for word in ("--option", option)),
+        "--backbone-weights", "none", "--device", "cpu", "--out", str(out), "-q", "--epochs", "2",
+        *(word for option in options for word in ("--option", option)), *more,
     ]  # fmt: skip
 
 
@@ -67,9 +67,9 @@ def test_a_resumed_run_draws_the_samples_of_an_uninterrupted_one(model, tmp_path
     ("model", "option", "told"),
     [
         ("faster-rcnn", "rpn.nms=0.5", "rpn.nms_iou"),
-        ("faster-rcnn", "maps.width=0", "maps.width must be above 0"),
-        ("faster-rcnn", "rpn.sizes=[[16]]", "4 maps need anchors for as many, got 1"),
-        ("mask-rcnn", "found.kept=0", "kept must be at least 1"),
+        ("faster-rcnn", "maps.width=0", "maps: several maps need a pyramid: width must be above 0"),
+        ("faster-rcnn", "rpn.sizes=[[16]]", "so: 4 maps need anchors for as many, got 1"),
+        ("mask-rcnn", "found.kept=0", "found: min_score and nms_iou must lie in [0, 1], kept must be at least 1"),
         ("mask-rcnn", "clusters=7", "7 anchors cannot be shared out evenly to 5 maps"),
     ],
 )
