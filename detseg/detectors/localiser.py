@@ -95,7 +95,7 @@ class Localiser(Detector):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> y (N, 5 + K): presence, box and classes, all before their squashing."""
         x = F.relu(self.narrow(self.backbone(images)[0]))
-        return self.head(area_pool(x, self.config.pool)).float()  # type: ignore[no-any-return]
+        return self.head(area_pool(x, self.config.pool)).float()
 
     def detect(self, images: Tensor) -> RawDetections:
         """One candidate a picture, of one class: boxes (N, 1, 4), scores (N, 1, K), 0 but for the likeliest class.

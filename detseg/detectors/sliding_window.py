@@ -238,7 +238,7 @@ class SlidingWindow(Detector):
         boxes, labels, goals = self._lessons(images, targets)
         rois = _rois([self._seen(some) for some in boxes])
         if not len(rois):
-            nothing = sum(p.sum() for p in self.head.parameters()) * 0.0
+            nothing = torch.stack([p.sum() for p in self.head.parameters()]).sum() * 0.0
             return {"class": nothing, "box": nothing} if self.config.refine else {"class": nothing}
         said = self.judge(self._crops(images, rois))
         classes, given, objects = torch.cat(labels), torch.cat(boxes), torch.cat(goals)

@@ -319,9 +319,13 @@ def test_exported_it_says_the_same(tmp_path, sweep):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("refine", "least"), [(False, 0.95), (True, 0.95)])
-def test_four_pictures_are_learnt_by_heart(tmp_path, refine, least):
-    """Classic windows find the objects as well as windows can; refined ones fit them more closely."""
+@pytest.mark.parametrize("refine", [False, True])
+def test_four_pictures_are_learnt_by_heart(tmp_path, refine):
+    """Every object has a window that overlaps it by 0.8, so all can be found; refined ones fit more closely.
+
+    Suppression is that of the time, from 0.3 on: of two windows that overlap an object by half, one smaller and one
+    larger than it, each overlaps the other less.
+    """
     data = write_sample(tmp_path, format="coco", images=5, seed=5, hw=(96, 128))
     config = TrainConfig(
         data=str(data), model="sliding-window-lenet5", imgsz=128, batch=4, augment="none", lr=3e-3, weight_decay=0,
@@ -341,7 +345,12 @@ def test_four_pictures_are_learnt_by_heart(tmp_path, refine, least):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    windows = model.windows((config.imgsz, config.imgsz))
+    assert all(box_iou(t.boxes, windows).amax(dim=1).min() > 0.8 for t in batch.targets if len(t.boxes))
     files = [ImageFile(truth.image_path(i), PurePosixPath(n)) for i, n in enumerate(truth.image_files)]
-    found = [o.detections for o in detect_files(files, LiveRuntime(prepared.card, model), Selection(conf=0.05))]
+    found = [
+        o.detections for o in detect_files(files, LiveRuntime(prepared.card, model), Selection(conf=0.05, iou=0.3))
+    ]
     metrics = evaluate(truth, found)
-    assert metrics.ap50 > least
+    assert metrics.ap50 > 0.95
+    assert metrics.ap75 > 0.7
