@@ -61,7 +61,7 @@ def propose(
     try:
         waiting: deque[Future[Proposed]] = deque()
         for path in paths:
-            waiting.append(pool.submit(_work, path, settings, cache))
+            waiting.append(pool.submit(_work, path, settings, cache, 1))  # a core each
             if len(waiting) >= 4 * workers:  # enough to keep all busy, few enough to keep memory flat
                 yield waiting.popleft().result()
         while waiting:
@@ -79,14 +79,16 @@ def _begin() -> None:
     cv2.setNumThreads(1)
 
 
-def _work(path: Path, settings: SelectiveSearch, cache: ProposalCache | None) -> Proposed:
+def _work(path: Path, settings: SelectiveSearch, cache: ProposalCache | None, threads: int | None = None) -> Proposed:
     try:
-        return _proposed(path, settings, cache)
+        return _proposed(path, settings, cache, threads)
     except ImageError as error:
         return Proposed(path, Proposals(), cause=error.cause)
 
 
-def _proposed(path: Path, settings: SelectiveSearch, cache: ProposalCache | None) -> Proposed:
+def _proposed(
+    path: Path, settings: SelectiveSearch, cache: ProposalCache | None, threads: int | None = None
+) -> Proposed:
     """The cache holds all boxes, so that another limit needs no search."""
     whole = replace(settings, max_boxes=0)
     limit = settings.max_boxes or None
@@ -96,7 +98,7 @@ def _proposed(path: Path, settings: SelectiveSearch, cache: ProposalCache | None
         return Proposed(path, found.best(limit), known=True)
     image = read_image(path)
     start = time.perf_counter()
-    found = search(image, whole)
+    found = search(image, whole, threads)
     seconds = time.perf_counter() - start
     if cache and place:
         cache.put(place, found)

@@ -15,7 +15,9 @@ Differences from the paper are listed in selective_search.md.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -72,13 +74,18 @@ MODES: dict[str, SelectiveSearch] = {
 }
 
 
-def search(image: NDArray[np.uint8], settings: SelectiveSearch = MODES["fast"]) -> Proposals:
-    """The proposals of a picture, (h, w, 3) RGB; boxes in its pixels, each once, scores above 0 up to 1."""
+def search(
+    image: NDArray[np.uint8], settings: SelectiveSearch = MODES["fast"], threads: int | None = None
+) -> Proposals:
+    """The proposals of a picture, (h, w, 3) RGB; boxes in its pixels, each once, scores above 0 up to 1.
+
+    `threads` work on its segmentations, as many as there are cores if None; they change nothing but the time.
+    """
     if image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 1:
         raise ValueError(f"a picture is (h, w, 3), got {image.shape}")
     h, w = image.shape[:2]
     small = _shrunk(image, settings.max_side)
-    chains = list(_hierarchies(small, settings))
+    chains = list(_hierarchies(small, settings, threads or os.cpu_count() or 1))
     boxes, scores = _ranked(chains, np.random.default_rng(settings.seed))
     scaled = boxes * (np.array([w, h, w, h]) / np.array([small.shape[1], small.shape[0]] * 2))
     large = (scaled[:, 2:] - scaled[:, :2] >= settings.min_side).all(axis=1)
@@ -121,15 +128,31 @@ def _shrunk(image: NDArray[np.uint8], max_side: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _hierarchies(image: NDArray[np.uint8], settings: SelectiveSearch) -> Iterator[NDArray[np.int64]]:
+def _hierarchies(image: NDArray[np.uint8], settings: SelectiveSearch, threads: int) -> Iterator[NDArray[np.int64]]:
     """The boxes of one hierarchy after the other, each (2 R - 1, 4) with the whole picture last."""
-    for name in settings.colour_spaces:
-        view = colour_space(image, name)
+    views = [colour_space(image, name) for name in settings.colour_spaces]
+    found = _segmentations(views, settings, threads)
+    for view in views:
         bins = pixel_bins(view)
-        for k in settings.k:
-            regions = describe(segments(view, k, settings.sigma), bins)
+        for _ in settings.k:
+            regions = describe(next(found), bins)
             for strategy in settings.strategies:
                 yield group(regions, strategy)
+
+
+def _segmentations(
+    views: list[NDArray[np.uint8]], settings: SelectiveSearch, threads: int
+) -> Iterator[NDArray[np.int64]]:
+    """The starting regions of each view for each k. They take most of the time, and leave the interpreter alone."""
+    wanted = [(view, k) for view in views for k in settings.k]
+    if threads == 1:
+        yield from (segments(view, k, settings.sigma) for view, k in wanted)
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield from pool.map(lambda one: segments(one[0], one[1], settings.sigma), wanted)
+    finally:
+        pool.shutdown(cancel_futures=True)  # where somebody interrupts, what waits is not begun
 
 
 def _ranked(chains: list[NDArray[np.int64]], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

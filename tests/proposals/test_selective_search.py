@@ -214,6 +214,13 @@ def test_what_is_promised_of_proposals():
     assert {*map(tuple, narrow)} == {tuple(b) for b in found.boxes if min(b[2] - b[0], b[3] - b[1]) >= 30}
 
 
+def test_threads_change_nothing():
+    image, _ = patchwork(3, 60, 80)
+    one, many = (search(image, MODES["quality"], threads) for threads in (1, 3))
+    assert np.array_equal(one.boxes, many.boxes)
+    assert np.array_equal(one.scores, many.scores)
+
+
 def test_large_pictures_are_shrunk_and_boxes_are_of_the_large_one():
     image = np.full((900, 1200, 3), 250, np.uint8)
     image[150:450, 300:900] = (200, 30, 40)
