@@ -37,7 +37,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import ps_roi_align, ps_roi_pool
+from torchvision.ops import ps_roi_align
 
 from detseg.backbones.catalog import build_backbone
 from detseg.backbones.spec import Backbone
@@ -161,6 +161,10 @@ class RFCN(Detector):
         scores = logits.softmax(dim=1)[:, 1:] * shows
         return RawDetections(filled(boxes, counts, length), filled(scores, counts, length))
 
+    def rehearse(self, images: Tensor) -> None:
+        """The maps, which are all that costs: no layer stands behind the regions."""
+        self(images)
+
     def losses(self, images: Tensor, targets: list[Target], sizes_hw: Tensor | None = None) -> dict[str, Tensor]:
         """objectness and rpn_box of the sampled anchors, class and box of the regions that are learnt.
 
@@ -230,13 +234,42 @@ def position_pool(maps: Tensor, boxes: Sequence[Tensor], config: HeadConfig, sca
     """
     counts = torch.tensor([len(b) for b in boxes], device=maps.device)
     picture = torch.arange(len(boxes), device=maps.device).repeat_interleave(counts)
-    regions = torch.cat([picture[:, None].to(maps.dtype), torch.cat(list(boxes)).to(maps.dtype)], dim=1)
-    pooled: Tensor
-    if config.kind == "align":
-        pooled = ps_roi_align(maps, regions, config.grid, scale, config.sampling)
-    else:  # torchvision never reads the last row and column of what it is given
-        pooled = ps_roi_pool(F.pad(maps, (0, 1, 0, 1)), regions, config.grid, scale)
+    joined = torch.cat(list(boxes)).to(maps.dtype)
+    if config.kind == "pool":
+        return _means(maps, picture, joined * scale, config.grid)
+    regions = torch.cat([picture[:, None].to(maps.dtype), joined], dim=1)
+    pooled: Tensor = ps_roi_align(maps, regions, config.grid, scale, config.sampling)
     return pooled
+
+
+def _means(maps: Tensor, picture: Tensor, cells: Tensor, k: int) -> Tensor:
+    """Regions of pictures (S,), in cells (S, 4) -> (S, D, k, k), whatever their size from four sums for each part.
+
+    Sums run from the top left of the map, in double precision where there is one: their differences stay exact.
+    """
+    rows, columns = maps.shape[2:]
+    exact = torch.float32 if maps.device.type == "mps" else torch.float64
+    sums = F.pad(maps.to(exact), (1, 0, 1, 0)).cumsum(dim=2).cumsum(dim=3)
+    table = sums.unflatten(1, (-1, k * k)).permute(0, 2, 3, 4, 1).flatten(0, 3)  # a row for each part's map and place
+    whole = torch.floor(cells + 0.5).long()
+    y, x = (_edges(whole[:, side::2], k, most) for side, most in ((1, rows), (0, columns)))  # (2, S, k)
+    part = torch.arange(k * k, device=maps.device).reshape(k, k)
+    plane = (picture[:, None, None] * k * k + part) * (rows + 1)
+
+    def upto(bottom: Tensor, right: Tensor) -> Tensor:
+        return table[(plane + bottom[:, :, None]) * (columns + 1) + right[:, None]]
+
+    total = upto(y[1], x[1]) - upto(y[0], x[1]) - upto(y[1], x[0]) + upto(y[0], x[0])
+    count = (y[1] - y[0])[:, :, None] * (x[1] - x[0])[:, None]
+    return (total / count.clamp(min=1)[..., None]).permute(0, 3, 1, 2).to(maps.dtype)
+
+
+def _edges(ends: Tensor, k: int, most: int) -> Tensor:
+    """(S, 2) first and last cell of regions along one axis -> (2, S, k) those of their parts, within the map."""
+    start, length = ends[:, :1], (ends[:, 1:] - ends[:, :1]).clamp(min=1)
+    i = torch.arange(k, device=ends.device)
+    first, last = i * length // k, -(-(i + 1) * length // k)
+    return (start + torch.stack([first, last])).clamp(0, most)
 
 
 def vote(parts: Tensor) -> Tensor:
@@ -314,7 +347,7 @@ def configure(num_classes: int, options: Mapping[str, Any], anchors: Callable[[i
     settings = dict(options)
     clusters = settings.pop("clusters", 0)
     try:
-        config = grouped(RFCNConfig, {**settings, "num_classes": num_classes}, flat(RFCNConfig(1)))
+        config = config_from_json({**settings, "num_classes": num_classes})
         found = anchors(int(clusters)) if clusters and anchors is not None and config.rpn.shapes is None else None
     except (TypeError, ValueError) as error:
         raise DetsegError(f"R-FCN cannot be built so: {error}") from error
@@ -325,8 +358,9 @@ def configure(num_classes: int, options: Mapping[str, Any], anchors: Callable[[i
 
 
 def config_from_json(values: dict[str, Any]) -> RFCNConfig:
-    """The config from a checkpoint's JSON (lists become tuples)."""
-    return grouped(RFCNConfig, values, flat(RFCNConfig(1)))
+    """The config from a checkpoint's JSON (lists become tuples); what is left out is as in `RFCNConfig`."""
+    usual = flat(RFCNConfig(1))  # the proposals of this paper, not those of the group's own defaults
+    return grouped(RFCNConfig, {**usual, **values}, usual)
 
 
 def config_to_json(config: RFCNConfig) -> dict[str, Any]:
