@@ -41,6 +41,7 @@ MEAN_NORM = 20.0  # features are scaled so that their norms have this mean (the 
 HARD = -1.0001  # a negative that scores above this is a mistake, or on the margin (likewise)
 EASY = -1.2  # one that scores below this is let go of (likewise)
 LEARN_AFTER = 2000  # new hard negatives (likewise)
+OBJECTS = 1000  # of a class, for which `svm_c` is meant: the paper's have so many; few could not move an SVM
 PASSES = 3  # over the pictures at most; the paper's converges after one
 _LARGEST = 65504.0  # of half precision
 _NORMED = 100  # pictures that tell how long features are
@@ -262,8 +263,10 @@ def _svms(pictures: list[Path], scale: float, settings: Settings) -> list[MinedS
             rows = np.flatnonzero(labels == label)
             positives[label].append(arrays["seen"][rows].astype(np.float32) * np.float32(scale))
     none = np.zeros((0, width), np.float32)
+    every = [np.concatenate([none, *found]) for found in positives]
     return [
-        MinedSVM(np.concatenate([none, *found]), settings.svm_c, settings.svm_positive_weight) for found in positives
+        MinedSVM(some, settings.svm_c * max(1.0, OBJECTS / max(len(some), 1)), settings.svm_positive_weight)
+        for some in every
     ]
 
 
