@@ -93,7 +93,7 @@ class SlidingWindowConfig:
     mined_levels: int = 2  # levels, drawn anew for each batch, on which they are looked for
     positive_iou: float = 0.5  # crops of an object overlap it at least so much
     negative_iou: float = 0.5  # those of background any object less
-    full_iou: float = 0.8  # a crop is its object wholly from here on, not at all at negative_iou
+    full_iou: float = 0.8  # a crop is its object wholly from here on, not at all at negative_iou; without refine
     box_weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -232,7 +232,7 @@ class SlidingWindow(Detector):
     def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
         """Cross entropy over all crops, and smooth L1 of the deltas of those that show objects where boxes are refined.
 
-        A crop that fits its object badly is to be background for a part, so that scores tell which window fits best.
+        A crop that fits its object badly is to be background in part, so that scores tell which window fits best.
         From each picture as many crops; none from a picture that is one ignored region.
         """
         boxes, labels, goals = self._lessons(images, targets)
@@ -255,8 +255,13 @@ class SlidingWindow(Detector):
         return found
 
     def _fit(self, boxes: Tensor, objects: Tensor) -> Tensor:
-        """(M, 4), (M, 4) -> (M,) how much of its object a crop is: 0 at `negative_iou`, 1 from `full_iou` on."""
+        """(M, 4), (M, 4) -> (M,) how much of its object a crop is: 0 at `negative_iou`, 1 from `full_iou` on.
+
+        All of it where boxes are refined: where the window lies is then not where the box will.
+        """
         config = self.config
+        if config.refine:
+            return boxes.new_ones(len(boxes))
         above = paired_iou(boxes, objects) - config.negative_iou
         return (above / (config.full_iou - config.negative_iou)).clamp(0, 1)
 
