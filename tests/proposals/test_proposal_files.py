@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -278,6 +278,7 @@ corners = st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 20), 
     st.lists(st.tuples(corners, st.integers(0, 1), st.booleans()), max_size=6),
     st.lists(corners, max_size=6),
 )
+@example([([0, 0, 10, 2], 0, False), ([0, 4, 10, 6], 1, False)], [[0, 0, 5, 2], [0, 4, 7, 6]])  # 0.5 and 0.7
 def test_recall_is_what_counting_pixels_gives(objects, proposed):
     """Whole pixels as sets; 0.5 and 0.7 are reached where they are met exactly, too."""
     truth = truth_of(
