@@ -75,7 +75,7 @@ class YOLOConfig:
     skips: bool = True  # what each convolution of neck and head makes is added to what it was made from
     kernel: int = 3  # of the last convolution
     decoding: Literal["exp", "bounded"] = "bounded"  # "exp": v2 sec. 2
-    assignment: Literal["best", "neighbours", "dynamic"] = "neighbours"  # "best": v3 sec. 2.1
+    assignment: Literal["best", "neighbours", "dynamic"] = "dynamic"  # "best": v3 sec. 2.1
     max_side_ratio: float = 4.0  # all but "best": a prior answers for truths within this factor of its sides
     ignore_iou: float = 0.5  # "best": other boxes over this IoU are not called background, v3 sec. 2.1
     objectness: Literal["iou", "one"] = "iou"  # "one": v3 sec. 2.1
