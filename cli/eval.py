@@ -31,7 +31,8 @@ detseg run, or a folder of label maps.
 Written are metrics.json, classes.csv, and truth.json and predictions.json, on which pycocotools gives the same numbers
 to the last bit; with --report also report.html, diagnosis.json and curves.csv. In metrics.json (--json) boxes, or label
 maps, are under "metrics"; masks, where both sides have them, under "masks", and with --boundary under "boundary", with
-the same keys. Pictures that cannot be read count as pictures on which nothing was found, and are named (exit code 6)."""
+the same keys. Pictures that cannot be read count as pictures on which nothing was found, and are named
+(exit code 6)."""
 
 _TASKS = ("boxes", "masks", "labels")
 _YOLO_TASKS = ("train", "val", "test")  # what YOLO users mean by --task

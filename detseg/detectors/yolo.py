@@ -170,7 +170,8 @@ class YOLO(Detector):
     @torch.no_grad()
     def _cheapest(self, raws: list[Tensor], truths: Truths, matches: list[Match]) -> list[Match]:
         """Of all scales' candidates those that `cheapest_of` keeps; their cost: class loss + 3 box loss (YOLOX)."""
-        columns, before = [], 0
+        columns: tuple[list[Tensor], ...] = ([], [], [], [])
+        before = 0
         for raw, anchors, stride, match in zip(raws, self.anchors, self.config.strides, matches, strict=True):
             chosen, boxes = self._answers(raw.float(), anchors, stride, truths, match)
             overlap = paired_iou(boxes, truths.boxes[match.truth]).clamp(1e-7, 1)
@@ -179,9 +180,11 @@ class YOLO(Detector):
             cost = -torch.where(classes, score, 1 - score).log().sum(dim=1) - 3 * overlap.log()
             _, a, r, c, _ = raw.shape
             cell = ((truths.image[match.truth] * a + match.anchor) * r + match.row) * c + match.col
-            columns.append((match.truth, cell + before, overlap, cost))
+            for column, values in zip(columns, (match.truth, cell + before, overlap, cost), strict=True):
+                column.append(values)
             before += raw[..., 0].numel()
-        kept = cheapest_of(*(torch.cat(column) for column in zip(*columns, strict=True)))
+        truth, cells, ious, prices = (torch.cat(column) for column in columns)
+        kept = cheapest_of(truth, cells, ious, prices)
         parts = kept.split([len(m.truth) for m in matches])
         return [Match(*(column[keep] for column in m)) for m, keep in zip(matches, parts, strict=True)]
 

@@ -121,7 +121,7 @@ def suppress(
         return _best_stay(boxes, scores, labels, selection)
     found = _gently(boxes, scores, labels, selection)
     stays = np.flatnonzero(found.scores > np.float32(selection.conf))[: selection.max_det]
-    return Selected(*(column[stays] for column in found[:4]))
+    return Selected(found.boxes[stays], found.scores[stays], found.labels[stays], found.candidates[stays])
 
 
 def _best_stay(

@@ -21,6 +21,7 @@ from detseg.writers.text import readable
 
 _DIGITS = ".9g"  # of outlines, which run along the edges of pixels: drawn again they must give the same pixels
 
+
 def yolo_lines(found: Detections, *, save_conf: bool = False) -> str:
     """`label xc yc w h` of each object, label the class index; with `save_conf` the score comes last."""
     h, w = found.image_hw
@@ -31,7 +32,7 @@ def yolo_lines(found: Detections, *, save_conf: bool = False) -> str:
 
 
 def yolo_outlines(found: Detections, *, save_conf: bool = False) -> str:
-    """`label x1 y1 x2 y2 ...` of each object, with `save_conf` and the score; its box's corners where it has no mask."""
+    """`label x1 y1 x2 y2 ...` of each object, with `save_conf` and the score; the corners of its box without a mask."""
     h, w = found.image_hw
     lines = []
     for i, (box, score, label) in enumerate(found):
