@@ -22,7 +22,11 @@ BASE = "base"
 # name -> words for `detseg train` that make the difference, what it tries
 TRAINING: dict[str, tuple[str, str]] = {
     BASE: ("", "the defaults"),
+    "assign-neighbours": ("--option assignment=neighbours", "every prior of a like size and place learns each truth"),
     "assign-best": ("--option assignment=best --option decoding=exp", "one prior a truth, exponential decoding (v3)"),
+    "no-skips": ("--option skips=false", "neck and heads without shortcuts"),
+    "kernel-1": ("--option kernel=1", "the last convolutions see one cell"),
+    "patches": ("--layout patches --mosaic 0 --multi-scale 0", "SSD's zoom-out and patches instead of mosaic"),
     "objectness-one": ("--option objectness=one", "objectness learns 1, not the IoU (v3)"),
     "loss-iou": ("--option box_loss=iou", "box loss 1 - IoU"),
     "loss-giou": ("--option box_loss=giou", "box loss 1 - GIoU"),
