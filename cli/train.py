@@ -335,7 +335,8 @@ def _search(prepared: Prepared, quiet: bool) -> None:
     sets = (prepared.truth, *([prepared.validation] if prepared.validation else []))
     paths = [truth.image_path(i) for truth in sets for i in range(len(truth))]
     workers = min(options.cores(), 1 + len(paths) // 16)  # processes take a second to start
-    with closing(propose(paths, searcher.settings.search, searcher.cache, workers)) as found:
+    found: Any = propose(paths, searcher.settings.search, searcher.cache, workers)
+    with closing(found):
         for _ in track(found, "searching for proposals", len(paths), quiet=quiet):
             pass  # a picture that cannot be read is named when training comes to it
 

@@ -162,7 +162,10 @@ def _answers(group: list[Laid], runtime: Runtime, views: Views) -> list[list[Ans
     answers: list[list[Answer]] = [[] for _ in group]
     for view in views.views if group else ():
         shown = [laid.at(view.scale) for laid in group]
-        raw = runtime.predict(*_batch(view, shown), **_places(view, shown))
+        frames, sizes_hw = _batch(view, shown)
+        places = _places(view, shown)
+        given = {} if places is None else {"proposals": places}
+        raw = runtime.predict(frames, sizes_hw, **given)
         masks = [None] * len(group) if raw.masks is None else raw.masks
         for mine, laid, *said in zip(answers, shown, raw.boxes, raw.scores, masks, strict=True):
             boxes, scores, mask = said
@@ -170,26 +173,23 @@ def _answers(group: list[Laid], runtime: Runtime, views: Views) -> list[list[Ans
     return answers
 
 
-def _batch(view: View, group: list[Laid]) -> tuple[NDArray[np.uint8]] | tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _batch(view: View, group: list[Laid]) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
     """The frames of a call, and how much of each is shown where that is not all of it."""
     frames = stack([view.frame(laid.frame, laid.placement.size_hw) for laid in group])
     if not any(laid.placement.padded for laid in group):
-        return (frames,)
+        return frames, None
     return frames, np.array([laid.placement.size_hw for laid in group], np.int64)
 
 
-def _places(view: View, group: list[Laid]) -> dict[str, list[NDArray[np.float32]]]:
-    """Each picture's proposals in the frame as this view shows it; nothing for a network that wants none."""
-    if any(laid.proposals is None for laid in group):
-        return {}
-    return {
+def _places(view: View, group: list[Laid]) -> list[NDArray[np.float32]] | None:
+    """Each picture's proposals in the frame as this view shows it; None for a network that wants none."""
+    found = []
+    for laid in group:
+        if laid.proposals is None:
+            return None
         # mirroring is its own way back
-        "proposals": [
-            view.boxes(laid.placement.to_frame(laid.proposals), laid.placement.size_hw)
-            for laid in group
-            if laid.proposals is not None
-        ]
-    }
+        found.append(view.boxes(laid.placement.to_frame(laid.proposals), laid.placement.size_hw))
+    return found
 
 
 def ordered(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T], *, ahead: int) -> Iterator[U]:

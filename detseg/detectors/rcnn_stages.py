@@ -343,9 +343,9 @@ class RidgeSums:
         """weight (D, 4), bias (4,): the least |y - x weight - bias|^2 + strength |weight|^2; the bias is free."""
         x, y = self._x / self._count, self._y / self._count
         covered = self._xx - self._count * np.outer(x, x)
-        weight = np.linalg.solve(
-            covered + strength * np.eye(len(x)), self._xy - self._count * np.outer(x, y)
-        )  # the identity keeps it solvable
+        # the identity keeps it solvable
+        held = covered + strength * np.eye(len(x))
+        weight: NDArray[np.float64] = np.linalg.solve(held, self._xy - self._count * np.outer(x, y)).astype(np.float64)
         return weight, y - x @ weight
 
 

@@ -270,8 +270,8 @@ def collate(answers: list[tuple[Sample | None, list[str], list[ImageError]]]) ->
 def target_of(sample: Sample) -> Target:
     """The truth of a sample, and the proposals in it; masks are for `Batch`."""
     objects, proposals = parted(sample)
-    columns = (torch.from_numpy(column) for column in (objects.boxes, objects.labels, objects.ignored))
-    return Target(*columns, proposals=torch.from_numpy(proposals))
+    boxes, labels, ignored = map(torch.from_numpy, (objects.boxes, objects.labels, objects.ignored))
+    return Target(boxes, labels, ignored, proposals=torch.from_numpy(proposals))
 
 
 def loader(dataset: TrainingSet, batches: EpochBatches, workers: int) -> DataLoader[Any]:
