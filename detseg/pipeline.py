@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,10 +162,8 @@ def _answers(group: list[Laid], runtime: Runtime, views: Views) -> list[list[Ans
     answers: list[list[Answer]] = [[] for _ in group]
     for view in views.views if group else ():
         shown = [laid.at(view.scale) for laid in group]
-        frames, sizes_hw = _batch(view, shown)
-        places = _places(view, shown)
-        given = {} if places is None else {"proposals": places}
-        raw = runtime.predict(frames, sizes_hw, **given)
+        frames = stack([view.frame(laid.frame, laid.placement.size_hw) for laid in shown])
+        raw = runtime.predict(frames, **_besides(view, shown))
         masks = [None] * len(group) if raw.masks is None else raw.masks
         for mine, laid, *said in zip(answers, shown, raw.boxes, raw.scores, masks, strict=True):
             boxes, scores, mask = said
@@ -173,12 +171,13 @@ def _answers(group: list[Laid], runtime: Runtime, views: Views) -> list[list[Ans
     return answers
 
 
-def _batch(view: View, group: list[Laid]) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-    """The frames of a call, and how much of each is shown where that is not all of it."""
-    frames = stack([view.frame(laid.frame, laid.placement.size_hw) for laid in group])
-    if not any(laid.placement.padded for laid in group):
-        return frames, None
-    return frames, np.array([laid.placement.size_hw for laid in group], np.int64)
+def _besides(view: View, group: list[Laid]) -> dict[str, Any]:
+    """What a call is told besides its frames: how much of each is shown, where that is not all of it; proposals."""
+    told: dict[str, Any] = {}
+    if any(laid.placement.padded for laid in group):
+        told["sizes_hw"] = np.array([laid.placement.size_hw for laid in group], np.int64)
+    places = _places(view, group)
+    return told if places is None else told | {"proposals": places}
 
 
 def _places(view: View, group: list[Laid]) -> list[NDArray[np.float32]] | None:
