@@ -382,7 +382,7 @@ _ENTRIES = (
         320,
         {
             **{"clusters": 9, "rpn.width": 0, "rpn.candidates": 500, "rpn.kept": 150, "rpn.train_candidates": 1000},
-            **{"head.grid": 3, "head.width": 256, "head.norm": True, "head.kind": "align"},
+            **{"head.grid": 3, "head.width": 256, "head.kind": "align"},
         },
         structure=_RFCN_STRUCTURE,
     ),

@@ -16,9 +16,9 @@ arXiv 1605.06409 ("paper"; its section 2 is told by the names of its paragraphs)
 
 Differences from the paper:
 - Proposals and judgement are trained jointly (Faster R-CNN, sec. 3.2), not in four alternating steps.
-- Any backbone of the shared module that has maps of stride 16 and 32. `rfcn` is light: 3 x 3 parts, 256 channels with
-  batch norm before the score maps, parts read by bilinear interpolation (`head.kind`, as RoIAlign), since whole cells
-  of 16 pixels are coarse for small frames.
+- Any backbone of the shared module that has maps of stride 16 and 32. `rfcn` is light: 3 x 3 parts, 256 channels
+  before the score maps, parts read by bilinear interpolation (`head.kind`, as RoIAlign), since whole cells of 16
+  pixels are coarse for small frames.
 - The truth's own boxes are among the regions that are learnt (the authors' program).
 - Ignored regions (crowds, difficult objects) are neither objects nor background, in both halves.
 - Suppression of the answers is left to whoever selects (0.3 in the paper, 0.5 usual here).

@@ -193,8 +193,9 @@ def test_regions_may_be_drawn_instead():
     assert drawn == [[True, True, False, True], [True, True]]
 
 
-def test_losses_reach_every_parameter_and_are_finite_without_objects():
-    net = small().train()
+@pytest.mark.parametrize("options", [{}, {"head.kind": "pool", "head.norm": True, "regions.hardest": False}])
+def test_losses_reach_every_parameter_and_are_finite_without_objects(options):
+    net = small(**options).train()
     images = torch.randn(2, 3, 96, 128)
     truth = target([[10, 10, 50, 60], [60, 20, 120, 90], [0, 60, 20, 96]], [0, 2, 1], [False, False, True])
     sum(net.losses(images, [truth, Target.empty()]).values()).backward()
@@ -301,7 +302,7 @@ def test_four_pictures_are_learnt_by_heart(tmp_path):
     data = write_sample(tmp_path, format="coco", images=5, seed=5, hw=(96, 128))
     config = TrainConfig(
         data=str(data), model="rfcn", imgsz=128, batch=4, augment="none", multi_scale=0, mosaic=0, lr=2e-3,
-        backbone_lr=0.5, weight_decay=0, freeze_stages=3, options={"clusters": 4},
+        backbone_lr=0.2, weight_decay=0, freeze_stages=3, options={"clusters": 4, "regions.samples": 16},
     )  # fmt: skip
     prepared = prepare(config, "x")
     truth = load_truth(data, "train")
