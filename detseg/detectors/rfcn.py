@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torchvision.ops import ps_roi_align
 
 from detseg.backbones.catalog import build_backbone
-from detseg.backbones.spec import Backbone
+from detseg.backbones.spec import Backbone, BackboneError
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
 from detseg.parts.box_coder import BoxCoder
@@ -328,12 +328,20 @@ def build(
     backbone_weights: str | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> RFCN:
-    """The detector of `config`; `backbone_weights` and `progress` as `build_backbone` takes them."""
+    """The detector of `config`; `backbone_weights` and `progress` as `build_backbone` takes them.
+
+    Raises BackboneError for a backbone that has not both maps or cannot be dilated.
+    """
     dilate = config.stride if config.stride < _DEEPEST else None
     strides = (_DEEPEST // 2, _DEEPEST)
-    backbone = build_backbone(
-        config.backbone, strides=strides, weights=backbone_weights, dilate=dilate, progress=progress
-    )
+    try:
+        backbone = build_backbone(
+            config.backbone, strides=strides, weights=backbone_weights, dilate=dilate, progress=progress
+        )
+    except BackboneError as error:
+        if "dilat" not in str(error):
+            raise
+        raise BackboneError(f"{error}; R-FCN does without dilation with the option stride={_DEEPEST}") from error
     return RFCN(config, backbone)
 
 

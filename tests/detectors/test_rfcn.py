@@ -14,6 +14,7 @@ from torchvision.ops import ps_roi_pool, roi_align
 from detseg.annotations import Categories
 from detseg.annotations.formats import load as load_truth
 from detseg.annotations.sample import write_sample
+from detseg.backbones.spec import BackboneError
 from detseg.checkpoints import Card, save
 from detseg.detectors import catalog, rfcn
 from detseg.detectors.contract import Target
@@ -173,6 +174,8 @@ def test_losses_by_hand_of_the_hardest_alone():
     sum(found.values()).backward()
     assert (logits.grad.abs().sum(dim=1) > 0).tolist() == [True, False, False, True, True, True]
     assert (deltas.grad.abs().sum(dim=1) > 0).tolist() == [False, False, False, True, False, False]
+    every = rfcn.region_losses(logits, deltas, regions, rfcn.LessonConfig(samples=100))
+    assert every["class"].item() == pytest.approx((5 + 0.1 + 3 + 2 + 0.01) / 5, abs=1e-4)  # not what is ignored
     one = rfcn.region_losses(logits, deltas, regions, rfcn.LessonConfig(samples=1))
     assert one["class"].item() == pytest.approx((5 + 2) / 2, abs=1e-4)
     assert one["box"].item() == 0
@@ -208,7 +211,9 @@ def test_losses_reach_every_parameter_and_are_finite_without_objects(options):
 
 
 @torch.no_grad()
-def test_answers_lie_in_their_picture_and_do_not_hang_on_its_company(model):
+def test_answers_lie_in_their_picture_and_do_not_hang_on_its_company():
+    model = small().eval()
+    model.head.boxes.bias.fill_(4)  # boxes grow, and move to the lower right
     images = torch.randn(2, 3, 70, 90)
     images[1, :, 40:] = images[1, :, :, 50:] = 0
     sizes = torch.tensor([[70, 90], [40, 50]])
@@ -273,6 +278,13 @@ def test_config_survives_json():
 def test_options_that_do_not_fit_are_refused_in_words(options):
     with pytest.raises(DetsegError, match="R-FCN cannot be built so"):
         rfcn.configure(3, options, None)
+
+
+def test_a_backbone_that_cannot_be_dilated_is_named_with_the_way_out():
+    with torch.device("meta"), pytest.raises(BackboneError, match=r"swin_t cannot be dilated.*stride=32"):
+        small(backbone="swin_t")
+    with torch.device("meta"):
+        assert small(backbone="swin_t", stride=32).stride == 32
 
 
 def test_the_checkpoint_stands_alone(tmp_path, model):
