@@ -207,14 +207,14 @@ def build(
 def configure(num_classes: int, options: Mapping[str, Any], anchors: Callable[[int], Any] | None) -> FastRCNNConfig:
     """The config for new data: `options` over the defaults. Raises DetsegError for one that there is not or not so."""
     try:
-        return grouped(FastRCNNConfig, {**options, "num_classes": num_classes}, flat(FastRCNNConfig(1)))
+        return grouped({**options, "num_classes": num_classes}, FastRCNNConfig(1))
     except (TypeError, ValueError) as error:
         raise DetsegError(f"Fast R-CNN cannot be built so: {error}") from error
 
 
 def config_from_json(values: dict[str, Any]) -> FastRCNNConfig:
     """The config from a checkpoint's JSON (lists become tuples)."""
-    return grouped(FastRCNNConfig, values, flat(FastRCNNConfig(1)))
+    return grouped(values, FastRCNNConfig(1))
 
 
 def config_to_json(config: FastRCNNConfig) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def configure(num_classes: int, options: Mapping[str, Any], anchors: Callable[[i
 
 def config_from_json(values: dict[str, Any]) -> FasterRCNNConfig:
     """The config from a checkpoint's JSON (lists become tuples)."""
-    return grouped(FasterRCNNConfig, values, flat(FasterRCNNConfig(1)))
+    return grouped(values, FasterRCNNConfig(1))
 
 
 def config_to_json(config: FasterRCNNConfig) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def configure(num_classes: int, options: Mapping[str, Any], anchors: Callable[[i
 
 def config_from_json(values: dict[str, Any]) -> MaskRCNNConfig:
     """The config from a checkpoint's JSON (lists become tuples)."""
-    return grouped(MaskRCNNConfig, values, flat(MaskRCNNConfig(1)))
+    return grouped(values, MaskRCNNConfig(1))
 
 
 def config_to_json(config: MaskRCNNConfig) -> dict[str, Any]:

@@ -280,14 +280,14 @@ def build(
 def configure(num_classes: int, options: Mapping[str, Any], anchors: Callable[[int], Any] | None) -> RCNNConfig:
     """The config for new data: `options` over the defaults. Raises DetsegError for one that there is not or not so."""
     try:
-        return grouped(RCNNConfig, {**options, "num_classes": num_classes}, flat(RCNNConfig(1)))
+        return grouped({**options, "num_classes": num_classes}, RCNNConfig(1))
     except (TypeError, ValueError) as error:
         raise DetsegError(f"R-CNN cannot be built so: {error}") from error
 
 
 def config_from_json(values: dict[str, Any]) -> RCNNConfig:
     """The config from a checkpoint's JSON (lists become tuples)."""
-    return grouped(RCNNConfig, values, flat(RCNNConfig(1)))
+    return grouped(values, RCNNConfig(1))
 
 
 def config_to_json(config: RCNNConfig) -> dict[str, Any]:

@@ -367,8 +367,7 @@ def configure(num_classes: int, options: Mapping[str, Any], anchors: Callable[[i
 
 def config_from_json(values: dict[str, Any]) -> RFCNConfig:
     """The config from a checkpoint's JSON (lists become tuples); what is left out is as in `RFCNConfig`."""
-    usual = flat(RFCNConfig(1))  # the proposals of this paper, not those of the group's own defaults
-    return grouped(RFCNConfig, {**usual, **values}, usual)
+    return grouped(values, RFCNConfig(1))
 
 
 def config_to_json(config: RFCNConfig) -> dict[str, Any]:

@@ -26,24 +26,25 @@ def flat(config: Any) -> dict[str, Any]:
     return values
 
 
-def grouped(kind: type[Config], values: Mapping[str, Any], known: Mapping[str, Any]) -> Config:
-    """The config of flat values; lists become tuples, what is left out keeps its default.
+def grouped(values: Mapping[str, Any], usual: Config) -> Config:
+    """The config of flat values, of the kind of `usual`, which says what is left out; lists become tuples.
 
-    `known`: the flat form of any config of this kind. Raises ValueError for a name that is not there and for a value
-    of the wrong kind.
+    A config may want other values in a group than the group's own defaults: they stay where one of them is named.
+    Raises ValueError for a name that is not there and for a value of the wrong kind.
     """
+    known = flat(usual)
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ValueError(f"there is no option {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
     nested: dict[str, Any] = {}
-    for name, value in values.items():
+    for name, value in {**known, **values}.items():
         group, dot, rest = name.partition(".")
         if dot:
             nested.setdefault(group, {})[rest] = value
         else:
             nested[name] = value
     try:
-        return TypeAdapter(kind).validate_python(nested)
+        return TypeAdapter(type(usual)).validate_python(nested)
     except ValidationError as error:
         wrong = "; ".join(_told(e["loc"], e["msg"]) for e in error.errors())
         raise ValueError(wrong) from error

@@ -186,13 +186,13 @@ def region_config(
     """
     settings = dict(options)
     clusters = settings.pop("clusters", 0)
-    known = flat(kind(1))
+    usual = kind(1)
     try:
-        config = grouped(kind, {**settings, "num_classes": num_classes}, known)
+        config = grouped({**settings, "num_classes": num_classes}, usual)
         found = anchors(int(clusters)) if clusters and anchors is not None and config.rpn.shapes is None else None
         if found is None:
             return config
-        return grouped(kind, {**flat(config), "rpn.shapes": _shared_out(found, config.maps.count)}, known)
+        return grouped({**flat(config), "rpn.shapes": _shared_out(found, config.maps.count)}, usual)
     except (TypeError, ValueError) as error:
         raise DetsegError(f"{name} cannot be built so: {error}") from error
 

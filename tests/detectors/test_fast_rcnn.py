@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,18 +20,11 @@ from detseg.detectors.contract import Target
 from detseg.detectors.fast_rcnn import FastRCNNConfig, LowRank, compressed, factors
 from detseg.errors import DetsegError
 from detseg.evaluation import evaluate
-from detseg.images import ImageFile
 from detseg.parts.box_heads import BoxConfig
 from detseg.parts.roi_features import PoolConfig, RoIFeatures
-from detseg.pipeline import detect_files
-from detseg.postprocess import Selection
-from detseg.runtimes.live import LiveRuntime
 from detseg.training.config import TrainConfig
-from detseg.training.data import EpochBatches, TrainingSet, collate
-from detseg.training.loop import make_optimizer, normalised
 from detseg.training.setup import prepare
-
-STEPS = 70
+from tests.by_heart import learn
 
 
 def tiny(**changes) -> FastRCNNConfig:
@@ -177,29 +170,11 @@ def test_options_that_make_no_model_are_told(options, told):
 
 def test_four_pictures_are_learnt_by_heart(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    data = write_sample(tmp_path / "data", format="coco", images=5, seed=5, hw=(96, 128))
-    config = TrainConfig(
-        data=str(data), model="fast-rcnn", imgsz=128, batch=4, augment="none", lr=3e-3, backbone_lr=1.0,
-        freeze_stages=2, weight_decay=0,
+    learnt = learn(
+        tmp_path / "data", "fast-rcnn", steps=70, imgsz=128, lr=3e-3, backbone_lr=1.0, freeze_stages=2,
         options={"strides": (4, 8), "width": 32, "box.fcs": (64,), "proposals.count": 200},  # objects of 10 pixels
     )  # fmt: skip
-    prepared = prepare(config, "x")
-    truth = load_truth(data, "train")
-    dataset = TrainingSet(truth, config, prepared.card.preprocess, proposer=prepared.proposer)
-    batch = collate([dataset[ticket] for ticket in next(iter(EpochBatches(len(truth), config)))])
-    model = prepared.model.train()
-    optimizer = make_optimizer(model, config)
-    images = normalised(batch.frames, prepared.card.preprocess)
-    for step in range(STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * min(1.0, (STEPS - step) / (STEPS / 2))
-        loss = torch.stack(list(model.losses(images, batch.targets).values())).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    files = [ImageFile(truth.image_path(i), PurePosixPath(n)) for i, n in enumerate(truth.image_files)]
-    found = [o.detections for o in detect_files(files, LiveRuntime(prepared.card, model), Selection(conf=0.05))]
-    metrics = evaluate(truth, found)
+    metrics = evaluate(learnt.truth, learnt.found())
     assert metrics.ap50 > 0.95
     assert metrics.ap > 0.6
 

@@ -11,8 +11,6 @@ import torch
 from torchvision.ops import box_iou
 
 from detseg.annotations import AnnotationSet, Categories
-from detseg.annotations.formats import load as load_truth
-from detseg.annotations.sample import write_sample
 from detseg.checkpoints import Card, save
 from detseg.detectors import catalog, localiser
 from detseg.detectors.contract import Target
@@ -20,12 +18,7 @@ from detseg.detectors.localiser import NOTHING, OBJECT, UNKNOWN, LocaliserConfig
 from detseg.errors import DetsegError
 from detseg.preprocess import Preprocess
 from detseg.runtimes.export import export_onnx
-from detseg.training.config import TrainConfig
-from detseg.training.data import EpochBatches, TrainingSet, collate
-from detseg.training.loop import make_optimizer, normalised
-from detseg.training.setup import prepare
-
-STEPS = 120
+from tests.by_heart import learn
 
 
 def target(boxes: list[list[float]], labels: list[int], ignored: list[bool] | None = None) -> Target:
@@ -161,27 +154,10 @@ def test_its_checkpoint_exports_and_says_the_same(tmp_path):
 
 @pytest.mark.slow
 def test_four_pictures_are_learnt_by_heart(tmp_path):
-    data = write_sample(tmp_path, format="coco", images=5, seed=5, hw=(96, 128))
-    config = TrainConfig(
-        data=str(data), model="localiser", imgsz=96, batch=4, augment="none", lr=1e-3, backbone_lr=1.0, weight_decay=0,
-        options={"dropout": 0.0},
-    )  # fmt: skip
-    prepared = prepare(config, "x")
-    dataset = TrainingSet(load_truth(data, "train"), config, prepared.card.preprocess)
-    batch = collate([dataset[ticket] for ticket in next(iter(EpochBatches(len(dataset), config)))])
-    model = prepared.model.train()
-    optimizer = make_optimizer(model, config)
-    images = normalised(batch.frames, prepared.card.preprocess)
-    for step in range(STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * min(1.0, (STEPS - step) / (STEPS / 2))
-        loss = torch.stack(list(model.losses(images, batch.targets).values())).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    holds, boxes, labels = object_of_each(batch.targets)
+    learnt = learn(tmp_path, "localiser", steps=120, imgsz=96, lr=1e-3, backbone_lr=1.0, options={"dropout": 0.0})
+    holds, boxes, labels = object_of_each(learnt.batch.targets)
     with torch.no_grad():
-        raw = model.eval().detect(images)
+        raw = learnt.model.eval().detect(learnt.images)
     for i in (holds == OBJECT).nonzero().flatten().tolist():
         assert raw.scores[i, 0].argmax() == labels[i]
         assert raw.scores[i, 0].max() > 0.8

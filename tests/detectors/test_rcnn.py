@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from detseg.annotations.formats import load as load_truth
 from detseg.annotations.sample import write_sample
 from detseg.checkpoints import load
 from detseg.detectors import rcnn, rcnn_stages
@@ -20,17 +19,9 @@ from detseg.detectors.rcnn import RCNNConfig, warped
 from detseg.detectors.rcnn_stages import MinedSVM, RidgeSums
 from detseg.errors import DetsegError
 from detseg.evaluation import evaluate
-from detseg.images import ImageFile
-from detseg.pipeline import detect_files
 from detseg.postprocess import Selection
-from detseg.runtimes.live import LiveRuntime
-from detseg.training.config import TrainConfig
-from detseg.training.data import EpochBatches, TrainingSet, collate
-from detseg.training.loop import make_optimizer, normalised
-from detseg.training.setup import prepare
 from detseg.training.stages import PicturesInUse
-
-STEPS = 40
+from tests.by_heart import learn
 
 
 def tiny(**changes) -> RCNNConfig:
@@ -201,40 +192,21 @@ def test_the_ridge_regression_is_that_of_least_squares():
 
 def test_four_pictures_are_learnt_by_heart(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    data = write_sample(tmp_path / "data", format="coco", images=5, seed=5, hw=(96, 128))
-    config = TrainConfig(
-        data=str(data), model="rcnn", imgsz=128, batch=4, augment="none", lr=2e-3, backbone_lr=1.0, weight_decay=0,
+    learnt = learn(
+        tmp_path / "data", "rcnn", steps=40, cools=False, imgsz=128, lr=2e-3, backbone_lr=1.0,
         options={"side": 48, "context": 4, "cells": 2, "hidden": (64,), "samples": 64, "proposals.count": 150,
                  "dropout": 0.0},
     )  # fmt: skip
-    prepared = prepare(config, "x")
-    truth = load_truth(data, "train")
-    dataset = TrainingSet(truth, config, prepared.card.preprocess, proposer=prepared.proposer)
-    batch = collate([dataset[ticket] for ticket in next(iter(EpochBatches(len(truth), config)))])
-    model = prepared.model.train()
-    optimizer = make_optimizer(model, config)
-    images = normalised(batch.frames, prepared.card.preprocess)
-    for _ in range(STEPS):
-        loss = model.losses(images, batch.targets)["class"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    files = [ImageFile(truth.image_path(i), PurePosixPath(n)) for i, n in enumerate(truth.image_files)]
-    runtime = LiveRuntime(prepared.card, model)
-
-    def measured():
-        found = [o.detections for o in detect_files(files, runtime, Selection(conf=0.01, iou=0.3))]
-        return evaluate(truth, found)
-
-    by_softmax = measured()
+    selection, model = Selection(conf=0.01, iou=0.3), learnt.model
+    by_softmax = evaluate(learnt.truth, learnt.found(selection))
     model.eval()
     assert model.later_stages == ("features", "SVMs", "box regressions")
-    lessons = PicturesInUse(dataset, torch.device("cpu"))
+    lessons = PicturesInUse(learnt.dataset, torch.device("cpu"))
     with torch.no_grad():
         for stage in model.later_stages:
             steps = list(model.learn_stage(stage, lessons, tmp_path / "work"))
             assert steps[-1][0] == steps[-1][1]
-    finished = measured()
+    finished = evaluate(learnt.truth, learnt.found(selection))
     assert by_softmax.ap50 > 0.8
     assert finished.ap50 > 0.8
     assert finished.ap > by_softmax.ap - 0.05

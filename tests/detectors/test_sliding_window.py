@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -12,27 +11,18 @@ import torch.nn.functional as F
 from torchvision.ops import box_iou
 
 from detseg.annotations import Categories
-from detseg.annotations.formats import load as load_truth
-from detseg.annotations.sample import write_sample
 from detseg.checkpoints import Card, save
 from detseg.detectors import catalog, sliding_window
 from detseg.detectors.contract import Target
 from detseg.detectors.sliding_window import SlidingWindowConfig, boxes_of, is_background, jittered
 from detseg.errors import DetsegError
 from detseg.evaluation import evaluate
-from detseg.images import ImageFile
-from detseg.pipeline import detect_files
 from detseg.postprocess import Selection
 from detseg.preprocess import Preprocess
 from detseg.runtimes.export import export_onnx
-from detseg.runtimes.live import LiveRuntime
-from detseg.training.config import TrainConfig
-from detseg.training.data import EpochBatches, TrainingSet, collate
-from detseg.training.loop import make_optimizer, normalised
-from detseg.training.setup import prepare
+from tests.by_heart import learn
 
 NAMES = ["sliding-window", "sliding-window-lenet5", "sliding-window-alexnet"]
-STEPS = 250
 WINDOWS = ((20.0, 20.0), (45.0, 31.0), (90.0, 80.0))
 
 
@@ -330,31 +320,11 @@ def test_four_pictures_are_learnt_by_heart(tmp_path, refine):
     Suppression is that of the time, from 0.3 on: of two windows that overlap an object by half, one smaller and one
     larger than it, each overlaps the other less.
     """
-    data = write_sample(tmp_path, format="coco", images=5, seed=5, hw=(96, 128))
-    config = TrainConfig(
-        data=str(data), model="sliding-window-lenet5", imgsz=128, batch=4, augment="none", lr=3e-3, weight_decay=0,
-        options={"clusters": 6, "refine": refine},
-    )  # fmt: skip
-    prepared = prepare(config, "x")
-    truth = load_truth(data, "train")
-    dataset = TrainingSet(truth, config, prepared.card.preprocess)
-    batch = collate([dataset[ticket] for ticket in next(iter(EpochBatches(len(truth), config)))])
-    model = prepared.model.train()
-    optimizer = make_optimizer(model, config)
-    images = normalised(batch.frames, prepared.card.preprocess)
-    for step in range(STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * min(1.0, (STEPS - step) / (STEPS / 2))
-        loss = torch.stack(list(model.losses(images, batch.targets).values())).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    windows = model.windows((config.imgsz, config.imgsz))
-    assert all(box_iou(t.boxes, windows).amax(dim=1).min() > 0.8 for t in batch.targets if len(t.boxes))
-    files = [ImageFile(truth.image_path(i), PurePosixPath(n)) for i, n in enumerate(truth.image_files)]
-    found = [
-        o.detections for o in detect_files(files, LiveRuntime(prepared.card, model), Selection(conf=0.05, iou=0.3))
-    ]
-    metrics = evaluate(truth, found)
+    learnt = learn(
+        tmp_path, "sliding-window-lenet5", steps=250, imgsz=128, lr=3e-3, options={"clusters": 6, "refine": refine}
+    )
+    windows = learnt.model.windows((128, 128))
+    assert all(box_iou(t.boxes, windows).amax(dim=1).min() > 0.8 for t in learnt.batch.targets if len(t.boxes))
+    metrics = evaluate(learnt.truth, learnt.found(Selection(conf=0.05, iou=0.3)))
     assert metrics.ap50 > 0.95
     assert metrics.ap75 > 0.5

@@ -1,0 +1,70 @@
+"""Four small pictures learnt by heart: what every detector must be able to do, along the way that training takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detseg.annotations import AnnotationSet
+from detseg.annotations.formats import load as load_truth
+from detseg.annotations.sample import write_sample
+from detseg.detectors.contract import Detector
+from detseg.images import ImageFile
+from detseg.pipeline import detect_files
+from detseg.postprocess import Selection
+from detseg.results import Detections
+from detseg.runtimes.live import LiveRuntime
+from detseg.training.config import TrainConfig
+from detseg.training.data import Batch, EpochBatches, TrainingSet, collate
+from detseg.training.loop import make_optimizer, normalised
+from detseg.training.setup import Prepared, prepare
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A model after its lessons, and what it learnt from: one batch of four pictures."""
+
+    prepared: Prepared
+    truth: AnnotationSet
+    dataset: TrainingSet
+    batch: Batch
+    images: Tensor  # of the batch, normalised
+
+    @property
+    def model(self) -> Detector:
+        return self.prepared.model
+
+    def found(self, selection: Selection = Selection(conf=0.05)) -> list[Detections]:  # noqa: B008
+        """What is found on the four pictures, read from their files."""
+        files = [ImageFile(self.truth.image_path(i), PurePosixPath(n)) for i, n in enumerate(self.truth.image_files)]
+        runtime = LiveRuntime(self.prepared.card, self.model)
+        return [outcome.detections for outcome in detect_files(files, runtime, selection)]
+
+
+def learn(folder: Path, model: str, *, steps: int, seed: int = 5, cools: bool = True, **settings: Any) -> Learnt:
+    """`steps` of training on the same four sample pictures, nothing changed in them.
+
+    The rate falls in the second half (`cools`). `settings` are those of `TrainConfig`.
+    """
+    data = write_sample(folder, format="coco", images=5, seed=seed, hw=(96, 128))
+    config = TrainConfig(data=str(data), model=model, batch=4, augment="none", weight_decay=0, **settings)
+    prepared = prepare(config, "x")
+    truth = load_truth(data, "train")
+    dataset = TrainingSet(
+        truth, config, prepared.card.preprocess, masks=prepared.masks, proposer=prepared.proposer
+    )  # fmt: skip
+    batch = collate([dataset[ticket] for ticket in next(iter(EpochBatches(len(truth), config)))])
+    images = normalised(batch.frames, prepared.card.preprocess)
+    optimizer = make_optimizer(prepared.model.train(), config)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * (min(1.0, 2 * (steps - step) / steps) if cools else 1.0)
+        loss = torch.stack(list(prepared.model.losses(images, batch.targets).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return Learnt(prepared, truth, dataset, batch, images)
