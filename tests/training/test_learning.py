@@ -9,10 +9,10 @@ from tests.by_heart import learn
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yolo", "yolov3"])
-def test_four_pictures_are_learnt_by_heart(tmp_path, name):
+@pytest.mark.parametrize(("name", "lr"), [("yolo", 3e-3), ("yolov3", 1e-3)])  # exponential sizes overshoot sooner
+def test_four_pictures_are_learnt_by_heart(tmp_path, name, lr):
     learnt = learn(
-        tmp_path, name, steps=200, imgsz=96, mosaic=0, multi_scale=0, lr=3e-3, backbone_lr=1.0, freeze_stages=0,
+        tmp_path, name, steps=200, imgsz=96, mosaic=0, multi_scale=0, lr=lr, backbone_lr=1.0, freeze_stages=0,
         freeze_bn=True, options={"neck_channels": 32},
     )  # fmt: skip
     metrics = evaluate(learnt.truth, learnt.found())
