@@ -6,7 +6,8 @@ torch is imported inside the functions, so that the room's doors stay free of it
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,15 @@ def described(tensors: Mapping[str, Tensor]) -> str:
             f"the weights of a classifier ({last}: {count:,} classes); train a detector on it with --backbone-weights"
         )
     return f"{len(tensors):,} tensors ({', '.join(list(tensors)[:3])}, ...)"
+
+
+def renamed_by(rules: Sequence[tuple[str, Any]], name: str) -> str:
+    """The name by the first rule whose pattern it begins with, (pattern, replacement) as `re.sub` has them."""
+    for pattern, new in rules:
+        changed, count = re.subn(rf"^{pattern}", new, name)
+        if count:
+            return changed
+    return name
 
 
 def _loaded(path: Path) -> Any:

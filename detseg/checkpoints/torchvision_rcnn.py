@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from detseg.checkpoints.torch_files import renamed_by
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -98,7 +100,7 @@ def renamed(tensors: Mapping[str, Tensor], kind: RCNN, kept: Sequence[int] | Non
     classes = list(range(1, 1 + classes_of(tensors))) if kept is None else list(kept)
     state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        new = _renamed(name, rules)
+        new = renamed_by(rules, name)
         by_class = _BY_CLASS.match(new)
         state[new] = _of_classes(tensor, by_class[1], classes) if by_class else tensor
         if new.endswith("running_mean"):
@@ -113,11 +115,3 @@ def _of_classes(tensor: Tensor, layer: str, classes: list[int]) -> Tensor:
     if layer == "predictor.deltas":
         return tensor.unflatten(0, (-1, 4))[classes].flatten(0, 1)
     return tensor[classes]
-
-
-def _renamed(name: str, rules: list[tuple[str, Any]]) -> str:
-    for pattern, new in rules:
-        changed, count = re.subn(rf"^{pattern}", new, name)
-        if count:
-            return changed
-    return name

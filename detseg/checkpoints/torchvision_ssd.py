@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from detseg.checkpoints.card import Card
-from detseg.checkpoints.torch_files import described, read_state
+from detseg.checkpoints.torch_files import described, read_state, renamed_by
 from detseg.checkpoints.torchvision_classes import classes_of_file
 from detseg.errors import WeightsError
 from detseg.preprocess import Preprocess
@@ -80,7 +80,7 @@ def kind_of(tensors: Mapping[str, Tensor]) -> Kind | None:
 
 def renamed(tensors: Mapping[str, Tensor], kind: Kind) -> dict[str, Tensor]:
     """The same tensors under the names of `kind.model`; a name that no rule knows stays as it is."""
-    return {_renamed(name, _RULES[kind.model]): tensor for name, tensor in tensors.items()}
+    return {renamed_by(_RULES[kind.model], name): tensor for name, tensor in tensors.items()}
 
 
 def read_torchvision_ssd(path: str | Path, names: Sequence[str] | None = None) -> tuple[Card, dict[str, Tensor]]:
@@ -130,11 +130,3 @@ def _of_classes(state: dict[str, Tensor], kind: Kind, classes: int, used: Sequen
             tensor = tensor.unflatten(0, (-1, 1 + classes))[:, kept].flatten(0, 1)
         whole[name] = tensor
     return whole
-
-
-def _renamed(name: str, rules: list[tuple[str, Any]]) -> str:
-    for pattern, new in rules:
-        changed, count = re.subn(rf"^{pattern}", new, name)
-        if count:
-            return changed
-    return name

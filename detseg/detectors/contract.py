@@ -54,8 +54,9 @@ class Detector(nn.Module, ABC):
 
     With `takes_sizes` it wants to know how much of each image is the picture, and `detect(images, sizes_hw)` is given
     it: (N, 2) int64 heights and widths from the top left, beyond which images are 0. With `takes_proposals` it looks
-    only where others say that something may be: `detect(images, proposals)` is given boxes (P, 4) of each image, and
-    targets have them. Its config has a group `proposals` of `detseg.proposals.ProposalSettings`.
+    only where others say that something may be: `detect(images, proposals)` is given boxes (P, 4) of each image, or
+    None for each image as a whole; targets have them, too. Its config has a group `proposals` of
+    `detseg.proposals.ProposalSettings`.
 
     `later_stages`: what is learnt once training by gradient is over, one by one (`learn_stage`).
     """

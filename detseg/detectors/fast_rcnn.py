@@ -38,7 +38,7 @@ from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
 from detseg.parts.box_coder import BoxCoder
 from detseg.parts.box_heads import BoxConfig, BoxHead, BoxPredictor, RegionSampler, region_losses
-from detseg.parts.frames import clipped, padded, sizes_of
+from detseg.parts.frames import clipped, padded, sizes_of, whole_frames
 from detseg.parts.ground_truth import Truth
 from detseg.parts.grouped_settings import flat, grouped
 from detseg.parts.overlaps import iou
@@ -174,13 +174,6 @@ def compressed(config: FastRCNNConfig, state: Mapping[str, Tensor], ranks: Seque
     except ValueError as error:
         raise DetsegError(str(error)) from error
     return settings, build(settings).adapted(state)
-
-
-def whole_frames(images: Tensor) -> list[Tensor]:
-    """For each picture its frame as the one proposal (1, 4)."""
-    height, width = images.shape[2:]
-    whole = torch.tensor([[0.0, 0.0, width, height]], device=images.device)
-    return [whole] * images.shape[0]
 
 
 def _proposals_of(target: Target) -> Tensor:

@@ -49,7 +49,7 @@ from detseg.detectors import rcnn_stages as stages
 from detseg.detectors.contract import Detector, Lessons, Target
 from detseg.errors import DetsegError
 from detseg.parts.box_coder import BoxCoder
-from detseg.parts.frames import clipped, sizes_of
+from detseg.parts.frames import clipped, sizes_of, whole_frames
 from detseg.parts.ground_truth import Truth
 from detseg.parts.grouped_settings import flat, grouped
 from detseg.parts.matcher import BACKGROUND, Matcher
@@ -155,9 +155,7 @@ class RCNN(Detector):
 
         P is that of the picture with the most; what others lack has score 0. Without proposals each frame is one.
         """
-        if proposals is None:
-            height, width = images.shape[2:]
-            proposals = [torch.tensor([[0.0, 0.0, width, height]], device=images.device)] * len(images)
+        proposals = whole_frames(images) if proposals is None else proposals
         answers = [self._answer(image, boxes) for image, boxes in zip(images, proposals, strict=True)]
         boxes, scores = (pad_sequence(list(rows), batch_first=True) for rows in zip(*answers, strict=True))
         return RawDetections(boxes, scores)

@@ -493,22 +493,24 @@ def configure(num_classes: int, options: Mapping[str, Any], anchors: Callable[[i
     fallback = V2_ANCHORS if strides == (32,) and per_scale == 5 else YOLOConfig.anchors
     settings.setdefault("anchors", fallback)
     try:
-        new = {"skips": YOLOConfig.skips, "kernel": YOLOConfig.kernel}
-        return config_from_json({**new, **settings, "strides": strides, "num_classes": num_classes})
+        return _config({**settings, "strides": strides, "num_classes": num_classes})
     except (TypeError, ValueError) as error:
         raise DetsegError(f"YOLO cannot be built so: {error}") from error
 
 
 def config_from_json(values: dict[str, Any]) -> YOLOConfig:
     """The config from a checkpoint's JSON (lists become tuples)."""
-    anchors = tuple(tuple((float(w), float(h)) for w, h in group) for group in values["anchors"])
-    values = {"skips": False, "kernel": 1, **values}  # checkpoints older than these two fields
-    return YOLOConfig(**{**values, "strides": tuple(values["strides"]), "anchors": anchors})
+    return _config({"skips": False, "kernel": 1, **values})  # some checkpoints are older than these two fields
 
 
 def config_to_json(config: YOLOConfig) -> dict[str, Any]:
     """The config as plain JSON values."""
     return asdict(config)
+
+
+def _config(values: Mapping[str, Any]) -> YOLOConfig:
+    anchors = tuple(tuple((float(w), float(h)) for w, h in group) for group in values["anchors"])
+    return YOLOConfig(**{**values, "strides": tuple(values["strides"]), "anchors": anchors})
 
 
 def _keep_best(grid: Tensor, where: tuple[Tensor, ...], values: Tensor) -> None:

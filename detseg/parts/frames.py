@@ -29,3 +29,10 @@ def clipped(boxes: Tensor, sizes_hw: Tensor) -> Tensor:
     limits = sizes_hw.flip(-1).reshape(len(sizes_hw), *[1] * (boxes.ndim - 2), 2)  # (w, h)
     corners = boxes.unflatten(-1, (2, 2)).clamp(min=0)
     return torch.minimum(corners, limits.unsqueeze(-2)).flatten(-2)
+
+
+def whole_frames(images: Tensor) -> list[Tensor]:
+    """For each picture its frame as the one proposal (1, 4)."""
+    height, width = images.shape[2:]
+    whole = torch.tensor([[0.0, 0.0, width, height]], device=images.device)
+    return [whole] * images.shape[0]

@@ -61,19 +61,17 @@ class FrameNetwork(nn.Module):
         return (frames.to(torch.float32) * self.scale + self.shift).permute(0, 3, 1, 2)
 
     def _answer(self, images: Tensor, sizes_hw: Tensor | None, proposals: list[Tensor] | None) -> RawDetections:
-        if self.detector.takes_proposals:
-            height, width = images.shape[2:]
-            whole = torch.tensor([[0, 0, width, height]], dtype=torch.float32, device=images.device)
-            look: Any = self.detector.detect
-            found: RawDetections = look(images, [whole] * len(images) if proposals is None else proposals)
-            return found
-        if not self.detector.takes_sizes:
-            return self.detector.detect(images)
-        if sizes_hw is None:
-            sizes_hw = torch.tensor([images.shape[2:]] * len(images), dtype=torch.int64, device=images.device)
         detect: Any = self.detector.detect
-        answer: RawDetections = detect(images, sizes_hw.reshape(-1, 2))
-        return answer
+        found: RawDetections
+        if self.detector.takes_proposals:
+            found = detect(images, proposals)
+        elif self.detector.takes_sizes:
+            if sizes_hw is None:
+                sizes_hw = torch.tensor([images.shape[2:]] * len(images), dtype=torch.int64, device=images.device)
+            found = detect(images, sizes_hw.reshape(-1, 2))
+        else:
+            found = detect(images)
+        return found
 
 
 def as_tensors(

@@ -19,15 +19,7 @@ from detseg.errors import DetsegError
 from detseg.preprocess import Preprocess
 from detseg.runtimes.export import export_onnx
 from tests.by_heart import learn
-
-
-def target(boxes: list[list[float]], labels: list[int], ignored: list[bool] | None = None) -> Target:
-    flags = ignored or [False] * len(labels)
-    return Target(
-        torch.tensor(boxes).reshape(-1, 4),
-        torch.tensor(labels, dtype=torch.int64),
-        torch.tensor(flags, dtype=torch.bool),
-    )
+from tests.targets import target
 
 
 def small(**changes) -> localiser.Localiser:

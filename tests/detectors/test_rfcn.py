@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from math import ceil, floor
-from pathlib import PurePosixPath
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor
 from torchvision.ops import ps_roi_pool, roi_align
 
 from detseg.annotations import Categories
-from detseg.annotations.formats import load as load_truth
 from detseg.annotations.sample import write_sample
 from detseg.backbones.spec import BackboneError
 from detseg.checkpoints import Card, save
@@ -20,26 +18,15 @@ from detseg.detectors import catalog, rfcn
 from detseg.detectors.contract import Target
 from detseg.errors import DataError, DetsegError
 from detseg.evaluation import evaluate
-from detseg.images import ImageFile
 from detseg.parts.ground_truth import Truth
 from detseg.parts.matcher import UNDECIDED
-from detseg.pipeline import detect_files
-from detseg.postprocess import Selection
 from detseg.preprocess import Preprocess
 from detseg.runtimes import cost
-from detseg.runtimes.live import LiveRuntime
 from detseg.runtimes.network import read_network
 from detseg.training.config import TrainConfig
-from detseg.training.data import EpochBatches, TrainingSet, collate
-from detseg.training.loop import make_optimizer, normalised
 from detseg.training.setup import prepare
-
-STEPS = 70
-
-
-def target(boxes: list[list[float]], labels: list[int], ignored: list[bool] | None = None) -> Target:
-    flags = ignored or [False] * len(labels)
-    return Target(torch.tensor(boxes).reshape(-1, 4), torch.tensor(labels), torch.tensor(flags, dtype=torch.bool))
+from tests.by_heart import learn
+from tests.targets import target
 
 
 def small(**changes) -> rfcn.RFCN:
@@ -311,25 +298,8 @@ def test_a_set_without_boxes_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_four_pictures_are_learnt_by_heart(tmp_path):
-    data = write_sample(tmp_path, format="coco", images=5, seed=5, hw=(96, 128))
-    config = TrainConfig(
-        data=str(data), model="rfcn", imgsz=128, batch=4, augment="none", multi_scale=0, mosaic=0, lr=2e-3,
-        backbone_lr=0.2, weight_decay=0, freeze_stages=3, options={"clusters": 4, "regions.samples": 16},
+    learnt = learn(
+        tmp_path, "rfcn", steps=70, imgsz=128, multi_scale=0, mosaic=0, lr=2e-3, backbone_lr=0.2, freeze_stages=3,
+        options={"clusters": 4, "regions.samples": 16},
     )  # fmt: skip
-    prepared = prepare(config, "x")
-    truth = load_truth(data, "train")
-    dataset = TrainingSet(truth, config, prepared.card.preprocess)
-    batch = collate([dataset[ticket] for ticket in next(iter(EpochBatches(len(truth), config)))])
-    model = prepared.model.train()
-    optimizer = make_optimizer(model, config)
-    images = normalised(batch.frames, prepared.card.preprocess)
-    for step in range(STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * min(1.0, (STEPS - step) / (STEPS / 2))
-        loss = torch.stack(list(model.losses(images, batch.targets).values())).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    files = [ImageFile(truth.image_path(i), PurePosixPath(n)) for i, n in enumerate(truth.image_files)]
-    found = [o.detections for o in detect_files(files, LiveRuntime(prepared.card, model), Selection(conf=0.05))]
-    assert evaluate(truth, found).ap50 > 0.95
+    assert evaluate(learnt.truth, learnt.found()).ap50 > 0.95

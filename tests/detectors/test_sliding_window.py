@@ -21,18 +21,10 @@ from detseg.postprocess import Selection
 from detseg.preprocess import Preprocess
 from detseg.runtimes.export import export_onnx
 from tests.by_heart import learn
+from tests.targets import target
 
 NAMES = ["sliding-window", "sliding-window-lenet5", "sliding-window-alexnet"]
 WINDOWS = ((20.0, 20.0), (45.0, 31.0), (90.0, 80.0))
-
-
-def target(boxes: list[list[float]], labels: list[int], ignored: list[bool] | None = None) -> Target:
-    flags = ignored or [False] * len(labels)
-    return Target(
-        torch.tensor(boxes).reshape(-1, 4),
-        torch.tensor(labels, dtype=torch.int64),
-        torch.tensor(flags, dtype=torch.bool),
-    )
 
 
 def small(**changes) -> sliding_window.SlidingWindow:

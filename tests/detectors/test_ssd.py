@@ -16,17 +16,9 @@ from detseg.errors import DetsegError
 from detseg.parts.matcher import UNDECIDED
 from detseg.preprocess import Preprocess
 from detseg.runtimes.export import export_onnx
+from tests.targets import target
 
 NAMES = ["ssd", "ssdlite", "ssd300", "ssd512"]
-
-
-def target(boxes: list[list[float]], labels: list[int], ignored: list[bool] | None = None) -> Target:
-    flags = ignored or [False] * len(labels)
-    return Target(
-        torch.tensor(boxes).reshape(-1, 4),
-        torch.tensor(labels, dtype=torch.int64),
-        torch.tensor(flags, dtype=torch.bool),
-    )
 
 
 def small(**changes) -> ssd.SSD:

@@ -24,17 +24,9 @@ from detseg.detectors.yolo import (
     decode,
 )
 from detseg.errors import DetsegError
+from tests.targets import target
 
 SMALL = (((10.0, 14.0),), ((40.0, 30.0),), ((90.0, 120.0),))
-
-
-def target(boxes: list[list[float]], labels: list[int], ignored: list[bool] | None = None) -> Target:
-    flags = ignored or [False] * len(labels)
-    return Target(
-        torch.tensor(boxes).reshape(-1, 4),
-        torch.tensor(labels, dtype=torch.int64),
-        torch.tensor(flags, dtype=torch.bool),
-    )
 
 
 @pytest.fixture(scope="module")
