@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from detseg.annotations import AnnotationSet
+from detseg.annotations import AnnotationSet, ClassMatch
 from detseg.checkpoints import Card
 from detseg.errors import DataError, ImageError
-from detseg.evaluation import ClassMatch, result_outlines, result_rows
+from detseg.evaluation import result_outlines, result_rows
 from detseg.images import ImageFile
 from detseg.pipeline import detect_files
 from detseg.postprocess import Selection

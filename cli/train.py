@@ -248,6 +248,8 @@ def _introduce(prepared: Prepared, folder: Path) -> None:
     ]
     if prepared.anchors is not None:
         lines += _about_anchors(prepared)
+    if prepared.known_classes is not None:
+        lines.append(f"the checkpoint knows {len(prepared.known_classes)} of the {len(truth.categories)} classes")
     if prepared.left_random:
         first = ", ".join(prepared.left_random[:4])
         lines.append(f"{len(prepared.left_random)} tensors do not fit the checkpoint and start anew: {first} ...")

@@ -79,8 +79,11 @@ class Detector(nn.Module, ABC):
         """
         self.detect(images)
 
-    def adapted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of a checkpoint to start from, those changed that can be made to fit; here none."""
+    def adapted(self, state: Mapping[str, Tensor], classes: Mapping[int, int]) -> dict[str, Tensor]:
+        """The tensors of a checkpoint to start from, those changed that can be made to fit; here none.
+
+        `classes`: the model's index of each class that the checkpoint knows, too -> the checkpoint's.
+        """
         return dict(state)
 
     @property

@@ -33,6 +33,7 @@ from detseg.checkpoints.darknet_weights import Header, Numbers, read_weights
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError, WeightsError
 from detseg.parts import darknet_layers as layers
+from detseg.parts.class_rows import with_known_classes
 from detseg.parts.darknet_heads import BatchTruth, Head, assign
 from detseg.preprocess import Preprocess
 from detseg.results import RawDetections
@@ -98,23 +99,13 @@ class Darknet(Detector):
             "class": self.config.class_weight * classes,
         }
 
-    def adapted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of a checkpoint of other classes, made to fit: what says where and whether stays.
+    def adapted(self, state: Mapping[str, Tensor], classes: Mapping[int, int]) -> dict[str, Tensor]:
+        """The tensors of a checkpoint of other classes: what says where and whether stays, and classes that it knows.
 
-        Each prior's rows of x, y, w, h and objectness are the checkpoint's, its rows of classes this network's own.
+        The rows of the other classes are this network's own.
         """
-        adapted = dict(state)
-        for name, own in self.state_dict().items():
-            old = state.get(name)
-            if old is None or not name.startswith("heads.") or own.ndim == 0 or old.shape[1:] != own.shape[1:]:
-                continue
-            head = self.heads[int(name.split(".")[1])]
-            count = len(head.anchors)  # type: ignore[arg-type]
-            if len(old) != len(own) and len(old) % count == 0 and len(old) >= 5 * count:
-                new = own.clone().reshape(count, -1, *own.shape[1:])
-                new[:, :5] = old.reshape(count, -1, *own.shape[1:])[:, :5]
-                adapted[name] = new.reshape(own.shape)
-        return adapted
+        priors = {f"heads.{i}.predictor": len(head.anchors) for i, head in enumerate(self.heads)}  # type: ignore[arg-type]
+        return with_known_classes(self, state, classes, priors)
 
     def _answers(self, images: Tensor) -> list[tuple[Head, Tensor]]:
         return [(head, raw) for head, raw in zip(self.heads, self(images), strict=True) if isinstance(head, Head)]

@@ -134,7 +134,7 @@ class FastRCNN(Detector):
             return proposals
         return proposals[iou(truth.boxes, proposals).amax(dim=0) >= self.config.background_iou]
 
-    def adapted(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def adapted(self, state: Mapping[str, Tensor], classes: Mapping[int, int]) -> dict[str, Tensor]:
         """Whole layers of a checkpoint become two each where this model has such (sec. 3.1)."""
         changed = dict(state)
         for index, rank in zip(_linear_places(self.head.fcs), self.config.svd, strict=False):
@@ -173,7 +173,7 @@ def compressed(config: FastRCNNConfig, state: Mapping[str, Tensor], ranks: Seque
         settings = replace(config, svd=tuple(ranks))
     except ValueError as error:
         raise DetsegError(str(error)) from error
-    return settings, build(settings).adapted(state)
+    return settings, build(settings).adapted(state, {})
 
 
 def _proposals_of(target: Target) -> Tensor:

@@ -1,6 +1,5 @@
 """How good are results: COCO's and VOC's numbers of boxes and masks, and those of label maps. Torch-free."""
 
-from detseg.evaluation.classes import ClassMatch
 from detseg.evaluation.coco import (
     evaluate,
     evaluate_rows,
@@ -19,7 +18,6 @@ from detseg.evaluation.voc import VocClass, VocMetrics, evaluate_voc
 
 __all__ = [
     "TWELVE",
-    "ClassMatch",
     "ClassMetrics",
     "DetectionMetrics",
     "Kind",

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detseg.annotations import Categories
-from detseg.evaluation.classes import ClassMatch
+from detseg.annotations import Categories, ClassMatch
 
 UNKNOWN = -1
 _Parts = tuple[str, ...]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from detseg import checkpoints
-from detseg.annotations import AnnotationSet, splits
+from detseg.annotations import AnnotationSet, Categories, ClassMatch, splits
 from detseg.annotations import load as load_truth
 from detseg.annotations.anchors import Anchors, fit_of, kmeans_anchors, sizes_in_frame
 from detseg.annotations.split_names import canonical
@@ -42,6 +42,7 @@ class Prepared:
     card: Card
     anchors: Anchors | None
     left_random: tuple[str, ...] = ()  # tensors that a checkpoint of another kind of model or data did not fill
+    known_classes: tuple[str, ...] | None = None  # those that the checkpoint knows, too; None without one
     masks: bool = False  # whether the model learns from masks, and answers with them
     proposer: Proposer | None = None  # where its proposals come from, if it looks at such
 
@@ -73,7 +74,7 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
     settings = module.configure(len(truth.categories), options, anchors if config.anchors == "data" else None)
     pretrained = None if config.weights else config.backbone_weights
     model: Detector = module.build(settings, backbone_weights=pretrained, progress=progress)
-    left_random = _start_from(model, config.weights) if config.weights else ()
+    left_random, known = _start_from(model, config.weights, truth.categories) if config.weights else ((), None)
     backbone: Any = model.backbone
     backbone.freeze(config.freeze_stages)
     if config.freeze_bn:
@@ -90,7 +91,7 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
         about = {"from": "data" if found else "model", "mean_iou": fit.mean_iou, "reach": fit.best_possible_recall}
         card = replace(card, training={**card.training, "anchors": about})
     proposer = _proposer(config, card, [truth, *([validation] if validation else [])])
-    return Prepared(config, truth, validation, model, card, fit, left_random, masks, proposer)
+    return Prepared(config, truth, validation, model, card, fit, left_random, known, masks, proposer)
 
 
 def _proposer(config: TrainConfig, card: Card, sets: Sequence[AnnotationSet]) -> Proposer | None:
@@ -166,14 +167,15 @@ def _preprocess(config: TrainConfig, name: str | None, backbone: Any) -> Preproc
     return replace(own, mean=card.preprocess.mean, std=card.preprocess.std)
 
 
-def _start_from(model: Detector, weights: str) -> tuple[str, ...]:
-    """Copies every tensor that fits; returns the names of those left as they were."""
-    _, state = checkpoints.load(weights)
+def _start_from(model: Detector, weights: str, categories: Categories) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Copies every tensor that fits; returns the names of those left as they were, and of the classes it knows."""
+    card, state = checkpoints.load(weights)
     own = model.state_dict()
-    state = model.adapted(state)
+    known = ClassMatch.of(card.categories, categories).to_model
+    state = model.adapted(state, known)
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
-    return tuple(name for name in own if name not in fitting)
+    return tuple(name for name in own if name not in fitting), tuple(categories.names[i] for i in sorted(known))
 
 
 def provenance(config: TrainConfig, truth: AnnotationSet, command: str) -> dict[str, Any]:

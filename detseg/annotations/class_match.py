@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detseg.annotations import Categories
+from detseg.annotations.categories import Categories
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class ClassMatch:
             unknown=tuple(name for j, name in enumerate(data.names) if j not in reached),
             unused=tuple(name for i, name in enumerate(model.names) if i not in target),
         )
+
+    @property
+    def to_model(self) -> dict[int, int]:
+        """The data set's index of each class that both have -> the model's."""
+        return {own: model for model, own in self.pairs}
 
     def to_data(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,) the model's indices, all of shared classes -> (n,) the data set's."""

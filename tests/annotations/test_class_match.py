@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from detseg.annotations import Categories
-from detseg.evaluation import ClassMatch
+from detseg.annotations import Categories, ClassMatch
 
 
 def match(model: list[str], data: list[str]) -> ClassMatch:
