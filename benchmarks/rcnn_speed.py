@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detseg import catalog
 from detseg.annotations.sample import draw
-from detseg.detectors import catalog
 from detseg.images import find_images, read_image
 from detseg.preprocess import Preprocess
 from detseg.proposals import ProposalSettings, search

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detseg import checkpoints
+from detseg import catalog, checkpoints
 from detseg.annotations.sample import draw
-from detseg.detectors import catalog, sliding_window
+from detseg.detectors import sliding_window
 from detseg.detectors.sliding_window import SlidingWindow
 from detseg.images import find_images, read_image
 from detseg.preprocess import Preprocess

@@ -34,7 +34,7 @@ and all cores. The processor is named on stderr, and in the JSON."""
 @options.json_output()
 def command(names: tuple[str, ...], measure: bool, as_json: bool) -> None:
     """List the models that can be trained: paper, size, parameters, operations."""
-    from detseg.detectors import catalog
+    from detseg import catalog
 
     from .progress import track
 

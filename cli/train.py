@@ -264,11 +264,9 @@ def _introduce(prepared: Prepared, folder: Path) -> None:
 
 def _remarks(prepared: Prepared) -> list[str]:
     """What this model has to say about these data, if it has anything to say about data."""
-    from importlib import import_module
+    from detseg import catalog
 
-    from detseg.detectors import catalog
-
-    module = import_module(f"detseg.detectors.{catalog.entry(prepared.config.model).module}")
+    module = catalog.module(prepared.config.model)
     lines: list[str] = module.remarks(prepared.truth) if hasattr(module, "remarks") else []
     return lines
 
@@ -347,8 +345,7 @@ def _validator(prepared: Prepared, config: TrainConfig) -> Callable[[Detector], 
     """COCO's numbers on the validation pictures; the training pictures' own where there are none."""
     from pathlib import PurePosixPath
 
-    from detseg import evaluation
-    from detseg.detectors import catalog
+    from detseg import catalog, evaluation
     from detseg.images import ImageFile
     from detseg.pipeline import detect_files
     from detseg.postprocess import Selection

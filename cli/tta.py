@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from detseg.detectors import catalog
+from detseg import catalog
 
 from . import options
 

@@ -46,9 +46,9 @@ def command(file: Path, ranks: tuple[int, ...], out: Path | None, as_json: bool)
     """Write the Fast R-CNN of FILE with a smaller and faster head."""
     from dataclasses import replace
 
-    from detseg import checkpoints
+    from detseg import catalog, checkpoints
     from detseg.checkpoints import zoo
-    from detseg.detectors import catalog, fast_rcnn
+    from detseg.detectors import fast_rcnn
 
     source = zoo.resolve(file, "safetensors")
     card, state = checkpoints.load(source)

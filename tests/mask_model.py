@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from detseg.detectors import catalog
+from detseg import catalog
 from detseg.detectors.contract import Detector, Target
 from detseg.results import RawDetections
 

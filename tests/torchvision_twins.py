@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection
 
+from detseg import catalog
 from detseg.checkpoints.tensors import load_into
 from detseg.checkpoints.torchvision_rcnn import RCNN, RCNNS, kinds_of, renamed
-from detseg.detectors import catalog
 from detseg.detectors.contract import Detector
 
 CLASSES = 4
@@ -47,7 +46,7 @@ def twins(model: str) -> tuple[Any, Any]:
 def ours_of(kind: RCNN, state: dict[str, Tensor], **options: Any) -> Detector:
     """Our model of this kind with torchvision's weights."""
     entry = catalog.entry(kind.model)
-    module = import_module(f"detseg.detectors.{entry.module}")
+    module = catalog.module(entry.name)
     config = module.configure(CLASSES, {"backbone": entry.backbone, **entry.options, **options}, None)
     ours: Detector = module.build(config)
     load_into(ours, renamed(state, kind), kind.model)

@@ -43,11 +43,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detseg import catalog
 from detseg.backbones.catalog import build_backbone
 from detseg.backbones.spec import Backbone, FeatureSpec, Stage
 from detseg.checkpoints import Card
 from detseg.checkpoints.torchvision_ssd import read_torchvision_ssd
-from detseg.detectors import catalog
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
 from detseg.parts.box_coder import BoxCoder

@@ -9,19 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from detseg import catalog
 from detseg.checkpoints import Card, load_into
 from detseg.checkpoints import torchvision_rcnn as rcnn
 from detseg.checkpoints import torchvision_ssd as ssd
 from detseg.checkpoints.torch_files import described, read_state
 from detseg.checkpoints.torchvision_classes import classes_of_file
-from detseg.detectors import catalog
 from detseg.errors import WeightsError
 from detseg.preprocess import Preprocess
 
@@ -124,7 +123,7 @@ def _rcnn(
 def _fitted(path: Path, card: Card, state: Mapping[str, Tensor], builder: str) -> tuple[Card, int]:
     """The card with the whole config, once every tensor has found its place in the model; and its parameters."""
     entry = catalog.entry(card.model)
-    module = import_module(f"detseg.detectors.{entry.module}")
+    module = catalog.module(entry.name)
     config = module.configure(len(card.categories), {**entry.options, **card.config}, None)
     model = module.build(config)
     load_into(model, state, f"{path} (taken for torchvision's {builder})")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from importlib import import_module
 from statistics import median
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from detseg.detectors import catalog
+from detseg import catalog
 from detseg.detectors.contract import Detector
 from detseg.preprocess import Preprocess
 from detseg.runtimes.network import FrameNetwork, fused
@@ -65,7 +64,7 @@ def milliseconds(name: str, num_classes: int = CLASSES, *, runs: int = 10) -> fl
 
 def _build(name: str, num_classes: int) -> Detector:
     entry = catalog.entry(name)
-    module = import_module(f"detseg.detectors.{entry.module}")
+    module = catalog.module(name)
     # how large the anchors are changes no cost, only how many there are
     settings = module.configure(num_classes, {"backbone": entry.backbone, **entry.options}, _any_anchors)
     model: Detector = module.build(settings)

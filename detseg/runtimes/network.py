@@ -15,8 +15,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from detseg import catalog
 from detseg.checkpoints import Card, load, load_into
-from detseg.detectors import catalog
 from detseg.detectors.contract import Detector
 from detseg.errors import DetsegError, WeightsError
 from detseg.preprocess import Preprocess

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from detseg.detectors import catalog
+from detseg import catalog
 from detseg.errors import DetsegError
 from detseg.files import write_text
 

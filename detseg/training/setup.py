@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detseg import checkpoints
+from detseg import catalog, checkpoints
 from detseg.annotations import AnnotationSet, Categories, ClassMatch, splits
 from detseg.annotations import load as load_truth
 from detseg.annotations.anchors import Anchors, fit_of, kmeans_anchors, sizes_in_frame
 from detseg.annotations.split_names import canonical
 from detseg.checkpoints import Card
-from detseg.detectors import catalog
 from detseg.detectors.contract import Detector
 from detseg.errors import DataError, DetsegError
 from detseg.preprocess import Preprocess
@@ -54,7 +52,7 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
     Raises DataError, WeightsError or DetsegError in words for the user.
     """
     entry = catalog.entry(config.model)
-    module = import_module(f"detseg.detectors.{entry.module}")
+    module = catalog.module(config.model)
     truth, validation = read_truth(config)
     masks = bool(getattr(module, "NEEDS_MASKS", False))
     if masks:

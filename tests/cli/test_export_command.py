@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from detseg import catalog
 from detseg.annotations import Categories
 from detseg.checkpoints import Card, read_card, save, zoo
 from detseg.cli.main import main
-from detseg.detectors import catalog, yolo
+from detseg.detectors import yolo
 from detseg.errors import ExportError
 from detseg.preprocess import Preprocess
 from detseg.runtimes import export

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from detseg import catalog
 from detseg.annotations import Categories
 from detseg.checkpoints import Card, save, zoo
 from detseg.cli.main import main
-from detseg.detectors import catalog
 from detseg.preprocess import Preprocess
 from detseg.runtimes import cost
 

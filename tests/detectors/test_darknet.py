@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detseg import catalog
 from detseg.annotations.sample import write_sample
 from detseg.checkpoints import darknet_plan, load, load_into, save
 from detseg.checkpoints.darknet_cfg import parse_cfg
-from detseg.detectors import catalog, darknet
+from detseg.detectors import darknet
 from detseg.detectors.contract import Target
 from detseg.errors import DetsegError, WeightsError
 from detseg.parts import darknet_layers

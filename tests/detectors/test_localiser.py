@@ -10,9 +10,10 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
+from detseg import catalog
 from detseg.annotations import AnnotationSet, Categories
 from detseg.checkpoints import Card, save
-from detseg.detectors import catalog, localiser
+from detseg.detectors import localiser
 from detseg.detectors.contract import Target
 from detseg.detectors.localiser import NOTHING, OBJECT, UNKNOWN, LocaliserConfig, boxes_of, object_of_each, shares_of
 from detseg.errors import DetsegError

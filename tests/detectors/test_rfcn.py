@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torchvision.ops import ps_roi_pool, roi_align
 
+from detseg import catalog
 from detseg.annotations import Categories
 from detseg.annotations.sample import write_sample
 from detseg.backbones.spec import BackboneError
 from detseg.checkpoints import Card, save
-from detseg.detectors import catalog, rfcn
+from detseg.detectors import rfcn
 from detseg.detectors.contract import Target
 from detseg.errors import DataError, DetsegError
 from detseg.evaluation import evaluate

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import box_iou
 
+from detseg import catalog
 from detseg.annotations import Categories
 from detseg.checkpoints import Card, save
-from detseg.detectors import catalog, sliding_window
+from detseg.detectors import sliding_window
 from detseg.detectors.contract import Target
 from detseg.detectors.sliding_window import SlidingWindowConfig, boxes_of, is_background, jittered
 from detseg.errors import DetsegError

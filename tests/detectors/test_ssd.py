@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from detseg import catalog
 from detseg.annotations import Categories
 from detseg.checkpoints import Card, save
-from detseg.detectors import catalog, ssd
+from detseg.detectors import ssd
 from detseg.detectors.contract import Target
 from detseg.errors import DetsegError
 from detseg.parts.matcher import UNDECIDED

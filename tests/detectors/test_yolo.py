@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from detseg.detectors import catalog
+from detseg import catalog
 from detseg.detectors.contract import Target
 from detseg.detectors.yolo import (
     Truths,

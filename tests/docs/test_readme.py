@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from detseg.catalog import CATALOG
 from detseg.checkpoints import zoo
 from detseg.cli.exits import Exit
 from detseg.cli.main import COMMANDS
-from detseg.detectors.catalog import CATALOG
 from detseg.errors import WeightsError
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -18,7 +18,6 @@ DOORS = [
     "checkpoints/zoo.py",
     "runtimes/__init__.py",
     "runtimes/onnx_runtime.py",
-    "detectors/catalog.py",
 ]
 HEAVY = {"torch", "torchvision", "albumentations", "sklearn", "matplotlib", "lightning_fabric", "timm"}
 

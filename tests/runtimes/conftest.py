@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detseg import catalog
 from detseg.annotations import Categories
 from detseg.checkpoints import Card, save
-from detseg.detectors import catalog
 from detseg.detectors.contract import Detector
 from detseg.preprocess import Preprocess
 from detseg.results import RawDetections

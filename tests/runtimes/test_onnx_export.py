@@ -15,9 +15,10 @@ import torch
 from onnx import TensorProto, helper
 from safetensors.numpy import load_file
 
+from detseg import catalog
 from detseg.annotations import Categories
 from detseg.checkpoints import Card, read_card, save
-from detseg.detectors import catalog, yolo
+from detseg.detectors import yolo
 from detseg.detectors.contract import Detector
 from detseg.errors import DetsegError, ExportError, WeightsError
 from detseg.preprocess import Preprocess

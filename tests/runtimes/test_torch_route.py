@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from detseg import catalog
 from detseg.annotations import Categories
 from detseg.checkpoints import load
-from detseg.detectors import catalog
 from detseg.detectors.contract import Detector
 from detseg.errors import DetsegError, WeightsError
 from detseg.preprocess import Preprocess

@@ -1,46 +1,8 @@
-"""The detectors by name: what `-m NAME` means. Nothing heavy is imported until a model is asked for.
-
-A name is a model file plus the options that make it what it is; a checkpoint stores the full config, so a changed
-default here never changes an old checkpoint.
-"""
+"""The detectors one can train, by name: a model file and the options that make it what it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
-
-from detseg.errors import DetsegError
-
-if TYPE_CHECKING:
-    from detseg.detectors.contract import Detector
-
-
-UsualNMS = Literal["hard", "vote"]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A model one can train: `module` holds `build`, `config_from_json`, `configure`.
-
-    `options` make it what it is; `backbone` and `training`, settings of a run where this model departs from the usual
-    ones, are only what is taken when nobody says otherwise. `structure` are the settings that a checkpoint decides
-    when training starts from it. `nms` is what its overlapping candidates become unless someone says otherwise.
-    """
-
-    name: str
-    module: str
-    paper: str
-    summary: str
-    imgsz: int
-    options: Mapping[str, Any] = field(default_factory=dict)
-    backbone: str = "efficientnet_lite0"
-    training: Mapping[str, Any] = field(default_factory=dict)
-    structure: tuple[str, ...] = ()
-    nms: UsualNMS = "hard"
-
+from detseg.catalog.entry import Entry
 
 _PAPER_YOLO = {"decoding": "exp", "assignment": "best", "objectness": "one", "box_loss": "iou"}
 # conv8_2 and on: channels inside and out, kernel, stride, padding (SSD, fig. 2; SSD512: footnote of sec. 3.3)
@@ -92,7 +54,7 @@ _PAPER_RFCN = {"rpn.inside_only": True}
 _PAPER_RFCN_TRAINING = {"fit": "shorter", "mosaic": 0.0, "multi_scale": 0.0}  # R-FCN, sec. 2, "Training"
 _FAST_STRUCTURE = ("strides", "width", "pool.size", "box.convs", "box.norm", "box.fcs", "svd")
 _RCNN_CROPS = ("side", "context", "stride", "cells", "hidden")
-_ENTRIES = (
+DETECTORS = (
     Entry("yolo", "yolo", "YOLOv3 (2018)", "three scales, tuned for CPUs: the default", 320, nms="vote"),
     Entry(
         "yolo-n",
@@ -445,31 +407,3 @@ _ENTRIES = (
         structure=_MASK_STRUCTURE,
     ),
 )
-CATALOG = {entry.name: entry for entry in _ENTRIES}
-
-
-def names() -> list[str]:
-    """The models' names."""
-    return list(CATALOG)
-
-
-def entry(name: str) -> Entry:
-    """The model called `name`; DetsegError with a suggestion when there is none."""
-    if name not in CATALOG:
-        near = get_close_matches(name, CATALOG, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise DetsegError(f"no model is called {name!r}; {hint}there are: {', '.join(CATALOG)}")
-    return CATALOG[name]
-
-
-def usual_nms(name: str) -> UsualNMS:
-    """What becomes of the overlapping candidates of the model `name`; of one that is not known the best stays."""
-    return CATALOG[name].nms if name in CATALOG else "hard"
-
-
-def build(name: str, config: Mapping[str, Any], num_classes: int, *, backbone_weights: str | None = None) -> Detector:
-    """The detector `name` with the config of a checkpoint, with random weights (or the backbone's own)."""
-    module = import_module(f"detseg.detectors.{entry(name).module}")
-    settings = module.config_from_json({**config, "num_classes": num_classes})
-    model: Detector = module.build(settings, backbone_weights=backbone_weights)
-    return model
