@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from detseg.parts.label_maps import LabelMaps, enlarged
@@ -39,6 +40,6 @@ class Segmenter(nn.Module, ABC):
         first, *others = (enlarged(maps, images.shape[2:]) for maps in self.lessons(images))
         losses = self.criterion(first, truth)
         if others:
-            beside = [sum(self.criterion(maps, truth).values()) for maps in others]
-            losses["auxiliary"] = self.auxiliary_weight * sum(beside) / len(beside)
+            beside = [value for maps in others for value in self.criterion(maps, truth).values()]
+            losses["auxiliary"] = torch.stack(beside).sum() * (self.auxiliary_weight / len(others))
         return losses
