@@ -12,6 +12,7 @@ import click
 
 from detseg.checkpoints import Card, zoo
 from detseg.checkpoints.header import open_header
+from detseg.errors import WeightsError
 
 if TYPE_CHECKING:
     from detseg.annotations import AnnotationSet
@@ -25,8 +26,9 @@ def choose(
     device: str,
     imgsz: tuple[int, int] | None,
     several_sizes: bool = False,
+    task: str = "detect",
 ) -> tuple[Path, str, Card]:
-    """The weight file, its kind ("onnx", "safetensors") and its card, checked.
+    """The weight file, its kind ("onnx", "safetensors") and its card, checked; for `task`.
 
     ONNX is the faster on a CPU; a GPU, another frame size or several need .safetensors. Raises WeightsError for a
     file that cannot be used, UsageError for a frame size that an exported model does not take.
@@ -34,8 +36,11 @@ def choose(
     on_gpu = device not in ("auto", "cpu")
     wants_torch = runtime == "torch" or (runtime == "auto" and (on_gpu or imgsz or several_sizes))
     kind = "safetensors" if wants_torch else "onnx"
-    path = zoo.resolve(weights, kind) if weights else zoo.default_weights("detect", kind)
+    path = zoo.resolve(weights, kind) if weights else zoo.default_weights(task, kind)
     kind, card = open_header(path)
+    if card.task != task:
+        what = "objects" if card.task == "detect" else "the classes of pixels"
+        raise WeightsError(f"{path}: {card.model} finds {what}; use it with: detseg {card.task}")
     if kind == "onnx" and imgsz not in (None, card.preprocess.frame_hw):
         height, width = card.preprocess.frame_hw
         raise click.UsageError(f"{path} was exported for {height}x{width} pixels; --imgsz needs .safetensors weights")

@@ -96,7 +96,7 @@ def _detections(
             if outcome.fault is not None:
                 faults.append((outcome.file, outcome.fault))
             h, w = truth.image_hw[len(found)].tolist()
-            found.append(Detections((h, w)) if outcome.detections is None else outcome.detections)
+            found.append(Detections((h, w)) if outcome.found is None else outcome.found)
             progress.advance()
     return found, faults
 

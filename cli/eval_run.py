@@ -21,7 +21,7 @@ from detseg.evaluation import DetectionMetrics, Kind, VocMetrics
 from . import eval_tables
 from .eval_request import Found, Measured, Request, open_folder
 from .exits import Exit
-from .tables import printable
+from .tables import counted, printable
 
 
 def run(request: Request) -> Exit:
@@ -83,10 +83,10 @@ def _truth(request: Request, split: str | None) -> AnnotationSet:
     if request.limit is not None:
         truth = truth.subset(np.arange(min(request.limit, len(truth))))
     part = f"split {printable(split)}" if split else "all of it"
-    request.say(f"{printable(request.data)}: {part}, {_counted(len(truth), 'picture')}")
+    request.say(f"{printable(request.data)}: {part}, {counted(len(truth), 'picture')}")
     if truth.faults:
         first = printable(str(truth.faults[0]))
-        request.say(f"{_counted(len(truth.faults), 'fault')} in the data set, the first: {first}")
+        request.say(f"{counted(len(truth.faults), 'fault')} in the data set, the first: {first}")
     return truth
 
 
@@ -118,11 +118,11 @@ def _as_compared(truth: AnnotationSet, found: Found, kinds: tuple[Kind, ...]) ->
     notes = []
     lacking = int(np.count_nonzero(~truth.outlines.has))
     if lacking:
-        notes.append(f"{_counted(lacking, 'object')} of the data set without a mask count with their boxes for masks")
+        notes.append(f"{counted(lacking, 'object')} of the data set without a mask count with their boxes for masks")
     assert found.outlines is not None
     lacking = int(np.count_nonzero(~found.outlines.has))
     if lacking:
-        notes.append(f"{_counted(lacking, 'detection')} without a mask count with their boxes for masks")
+        notes.append(f"{counted(lacking, 'detection')} without a mask count with their boxes for masks")
     outlines = evaluation.filled_outlines(truth, found.rows, found.outlines)
     return evaluation.with_outlines(truth), replace(found, outlines=outlines, notes=(*found.notes, *notes))
 
@@ -204,12 +204,8 @@ def _tell_faults(folder: Path, found: Found) -> Exit:
     if not found.faults:
         (folder / "failures.csv").unlink(missing_ok=True)
         return Exit.OK
-    from .detect_report import tell_failures, write_failures
+    from .failures import tell_failures, write_failures
 
     write_failures(folder, found.faults)
     tell_failures(folder, found.faults)
     return Exit.SOME_FAILED
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detseg.errors import DetsegError
+from detseg.geometry import rle as run_lengths
 from detseg.images import ImageFile
-from detseg.results import Detections, Masks
+from detseg.results import Detections, LabelMap, Masks
 
 FILE_NAME = ".detseg-run.jsonl"
 
@@ -50,12 +52,14 @@ class Journal:
     def __contains__(self, picture: ImageFile) -> bool:
         return _key(str(picture.name), str(picture.path)) in self._offsets
 
-    def detections(self, picture: ImageFile) -> Detections:
+    def found(self, picture: ImageFile) -> Detections | LabelMap:
         """What was found in a finished picture."""
         with self.path.open("rb") as lines:
             lines.seek(self._offsets[_key(str(picture.name), str(picture.path))])
             row = json.loads(lines.readline())
         height, width = row["hw"]
+        if "classes" in row:
+            return LabelMap(_drawn((height, width), row["classes"]), picture.path)
         return Detections(
             (height, width),
             np.array(row["boxes"], np.float32).reshape(-1, 4),
@@ -65,18 +69,11 @@ class Journal:
             Masks((height, width), tuple(text.encode() for text in row["masks"])) if "masks" in row else None,
         )
 
-    def add(self, picture: ImageFile, found: Detections) -> None:
+    def add(self, picture: ImageFile, found: Detections | LabelMap) -> None:
         """Notes that the picture is finished: all its own files are written."""
         offset, name, path = self._end, str(picture.name), str(picture.path)
         row = {"name": name, "path": path, "hw": [int(side) for side in found.image_hw]}
-        columns = {
-            "boxes": found.boxes.tolist(),
-            "scores": found.scores.tolist(),
-            "labels": found.labels.tolist(),
-        }
-        if found.masks is not None:
-            columns["masks"] = [text.decode("ascii") for text in found.masks.counts]
-        self._append(row | columns)
+        self._append(row | (_columns(found) if isinstance(found, Detections) else {"classes": _runs(found)}))
         self._offsets[_key(name, path)] = offset
 
     def close(self) -> None:
@@ -121,6 +118,25 @@ class Journal:
         if isinstance(error, OSError):
             return DetsegError(f"{self.path}: cannot be written: {error.strerror}; make room or choose another --out")
         return DetsegError(f"{self.path}: is not a journal of detseg; choose another folder, or leave out --resume")
+
+
+def _columns(found: Detections) -> dict[str, Any]:
+    columns = {"boxes": found.boxes.tolist(), "scores": found.scores.tolist(), "labels": found.labels.tolist()}
+    if found.masks is not None:
+        columns["masks"] = [text.decode("ascii") for text in found.masks.counts]
+    return columns
+
+
+def _runs(found: LabelMap) -> dict[str, str]:
+    """Class index -> where it is, as run lengths."""
+    return {str(label): found.mask(label)["counts"].decode("ascii") for label in np.unique(found.labels).tolist()}
+
+
+def _drawn(hw: tuple[int, int], classes: Mapping[str, str]) -> NDArray[np.uint8]:
+    labels = np.zeros(hw, np.uint8)
+    for label, text in classes.items():
+        labels[run_lengths.decode({"size": [*hw], "counts": text.encode("ascii")})] = int(label)
+    return labels
 
 
 def _key(name: str, path: str) -> int:

@@ -26,8 +26,9 @@ TRACEBACK_VARIABLE = "DETSEG_TRACEBACK"
 # The one-line helps stand here, so that `detseg --help` imports no command
 COMMANDS = {
     "detect": "Find objects in pictures and write what was found.",
-    "train": "Train a detector on a data set.",
-    "eval": "Measure a detector, or its written results, against a data set.",
+    "segment": "Give every pixel of pictures a class, and write what was found.",
+    "train": "Train a detector or a segmenter on a data set.",
+    "eval": "Measure a model, or its written results, against a data set.",
     "data": "Data sets: look at them, check, repair, divide and convert them.",
     "weights": "List weight files, show what is in them, get or import those of torchvision and Darknet.",
     "models": "List the models that can be trained: paper, size, parameters, operations.",
@@ -48,6 +49,7 @@ _EPILOG = """\b
 Examples:
   detseg detect photos/                 boxes on every picture, written to runs/detect/
   detseg detect photos/ --save coco     the same as COCO JSON
+  detseg segment photos/ -w street.onnx a class for every pixel
   detseg eval model.safetensors data/   all numbers on a labelled data set
 
 Exit codes: 0 done, 1 failure, 2 usage, 3 bad data, 4 bad weights, 5 export differs, 6 some inputs failed and
@@ -95,7 +97,7 @@ def _suggestion(name: str) -> str:
 )
 @click.version_option(__version__, "-V", "--version", prog_name="detseg", message="%(prog)s %(version)s")
 def group() -> None:
-    """Object detection from the command line: detect, train, evaluate, export."""
+    """Object detection and segmentation from the command line: detect, segment, train, evaluate, export."""
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -33,3 +33,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Seq
 def _width(text: str) -> int:
     """Columns on a terminal: wide letters take two, combining ones none."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def counted(number: int, word: str) -> str:
+    """ "1 picture", "2 pictures"."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +19,6 @@ from .progress import Progress, track
 from .run_folder import choose
 
 if TYPE_CHECKING:
-    from detseg.detectors.contract import Detector
-    from detseg.training.config import TrainConfig
     from detseg.training.loop import EpochDone, StepDone
     from detseg.training.setup import Prepared
     from detseg.training.stages import StageStep
@@ -34,9 +31,9 @@ Examples:
   detseg train --resume runs/train/exp             go on after an interruption
   detseg train --config runs/train/exp/config.yaml repeat a run
 
-DATA is a COCO, VOC or YOLO data set; which one is found by looking. Options of the model's own (see its page) go
-by `--option`, such as `--option box_loss=giou`. The run folder holds config.yaml, results.csv, curves.png and
-weights/best.safetensors, which `detseg detect -w` takes."""
+DATA is a COCO, VOC or YOLO data set, for segmenters also label maps; which one is found by looking. Options of the
+model's own (see its page) go by `--option`, such as `--option box_loss=giou`. The run folder holds config.yaml,
+results.csv, curves.png and weights/best.safetensors, which `detseg detect -w` or `detseg segment -w` takes."""
 
 
 def _setting(*names: str, type: Any, help: str, aliases: tuple[str, ...] = ()) -> Any:
@@ -71,8 +68,11 @@ _SETTINGS = (
              help="Stages of the backbone that do not learn.  [default: 2]"),
     _setting("--freeze-bn/--learn-bn", type=bool, help="Batch norms of the backbone.  [default: freeze]"),
     _setting("--augment", type=click.Choice(["none", "light", "standard", "strong"]), help="[default: standard]"),
-    _setting("--layout", type=click.Choice(["jitter", "patches"]),
-             help="Pictures laid in at random scale and place, or SSD's zoom-out and patches.  [default: the model's]"),
+    _setting("--layout", type=click.Choice(["jitter", "patches", "crops"]),
+             help="Pictures laid in at random scale and place, or SSD's zoom-out and patches, or parts that fill the "
+             "frame.  [default: the model's]"),
+    _setting("--border-weight", type=click.FloatRange(0),
+             help="Weight of the pixels between near objects of label maps; 10 in U-Net's paper.  [default: 0]"),
     _setting("--fit", type=click.Choice(["letterbox", "stretch", "shorter"]),
              help="Pictures keep their shape in the frame, or fill it, or the frame takes their shape and --imgsz is "
              "the shorter side.  [default: the model's]"),
@@ -102,7 +102,7 @@ def _settings(function: Any) -> Any:
     return function
 
 
-@click.command(cls=options.Command, epilog=_EPILOG, short_help="Train a detector on a data set.")
+@click.command(cls=options.Command, epilog=_EPILOG, short_help="Train a detector or a segmenter on a data set.")
 @click.argument("data", required=False)
 @click.option("--data", "data_option", hidden=True)
 @_settings
@@ -137,7 +137,7 @@ def command(
     quiet: bool,
     **given: Any,
 ) -> Exit:
-    """Train a detector on DATA and keep its best weights."""
+    """Train a detector or a segmenter on DATA and keep its best weights."""
     # both are read when torch is imported: room for the compiled kernels of all frame sizes, and large pages for
     # large tensors, without which a CPU spends a fifth of its time on clearing memory
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
@@ -238,13 +238,17 @@ def _command_line(resume: Path | None) -> str:
 
 def _introduce(prepared: Prepared, folder: Path) -> None:
     """What will be trained, on what, into which folder."""
+    from detseg.annotations import AnnotationSet
+    from detseg.annotations.semantic import SemanticSet
+
     config, truth = prepared.config, prepared.truth
     millions = sum(p.numel() for p in prepared.model.parameters()) / 1e6
     learning = sum(p.numel() for p in prepared.model.parameters() if p.requires_grad) / 1e6
     validation = f"validated on {len(prepared.validation)}" if prepared.validation else "not validated: no such split"
+    objects = "label maps" if isinstance(truth, SemanticSet) else f"{len(truth.boxes)} objects"
     lines = [
         f"{config.model} on {config.backbone}: {millions:.2f} M parameters, {learning:.2f} M learn",
-        f"{len(truth)} pictures, {len(truth.boxes)} objects of {len(truth.categories)} classes; {validation}",
+        f"{len(truth)} pictures, {objects} of {len(truth.categories)} classes; {validation}",
     ]
     if prepared.anchors is not None:
         lines += _about_anchors(prepared)
@@ -253,7 +257,7 @@ def _introduce(prepared: Prepared, folder: Path) -> None:
     if prepared.left_random:
         first = ", ".join(prepared.left_random[:4])
         lines.append(f"{len(prepared.left_random)} tensors do not fit the checkpoint and start anew: {first} ...")
-    if prepared.masks and not truth.outlines.has.all():
+    if prepared.masks and isinstance(truth, AnnotationSet) and not truth.outlines.has.all():
         lacking = int((~truth.outlines.has).sum())
         lines.append(f"{lacking} objects without an outline count with their boxes for masks")
     lines += _remarks(prepared)
@@ -288,9 +292,10 @@ def _about_anchors(prepared: Prepared) -> list[str]:
 
 
 def _run(prepared: Prepared, folder: Path, quiet: bool) -> Exit:
-    from detseg.training.data import TrainingSet
     from detseg.training.folder import RunFolder
     from detseg.training.loop import Trainer
+
+    from . import train_validation
 
     config = prepared.config
     _search(prepared, quiet)
@@ -298,12 +303,10 @@ def _run(prepared: Prepared, folder: Path, quiet: bool) -> Exit:
     trainer = Trainer(
         model=prepared.model,
         preprocess=prepared.card.preprocess,
-        data=TrainingSet(
-            prepared.truth, config, prepared.card.preprocess, masks=prepared.masks, proposer=prepared.proposer
-        ),
+        data=prepared.data,
         config=config,
         folder=RunFolder(folder, prepared.card),
-        validate=_validator(prepared, config),
+        validate=train_validation.of(prepared),
         report=bar,
     )
     try:
@@ -313,9 +316,10 @@ def _run(prepared: Prepared, folder: Path, quiet: bool) -> Exit:
         raise
     if not bar.epochs_seen + bar.stages_seen:
         click.echo("the run was finished already", err=True)
-    kind = "mask AP" if _measures_masks(prepared) else "AP"
     best = folder / "weights" / "best.safetensors"
-    click.echo(f"best {kind} {state.best_ap:.3f} after epoch {state.best_epoch}: {best}")
+    click.echo(
+        f"best {train_validation.decisive_name(prepared)} {state.best:.3f} after epoch {state.best_epoch}: {best}"
+    )
     if bar.unreadable:
         click.echo(f"{len(bar.unreadable)} pictures could not be read and were left out:", err=True)
         click.echo("\n".join(f"  {line}" for line in sorted(bar.unreadable)[:10]), err=True)
@@ -339,46 +343,6 @@ def _search(prepared: Prepared, quiet: bool) -> None:
     with closing(found):
         for _ in track(found, "searching for proposals", len(paths), quiet=quiet):
             pass  # a picture that cannot be read is named when training comes to it
-
-
-def _validator(prepared: Prepared, config: TrainConfig) -> Callable[[Detector], dict[str, float]]:
-    """COCO's numbers on the validation pictures; the training pictures' own where there are none."""
-    from pathlib import PurePosixPath
-
-    from detseg import catalog, evaluation
-    from detseg.images import ImageFile
-    from detseg.pipeline import detect_files
-    from detseg.postprocess import Selection
-    from detseg.results import Detections
-    from detseg.runtimes.live import LiveRuntime
-
-    truth = prepared.validation or prepared.truth
-    files = [ImageFile(truth.image_path(i), PurePosixPath(name)) for i, name in enumerate(truth.image_files)]
-    selection = Selection.for_measuring(catalog.usual_nms(config.model))
-
-    def validate(model: Detector) -> dict[str, float]:
-        runtime = LiveRuntime(prepared.card, model)
-        found = [
-            outcome.detections
-            if outcome.detections is not None
-            else Detections((int(truth.image_hw[i, 0]), int(truth.image_hw[i, 1])))
-            for i, outcome in enumerate(
-                detect_files(files, runtime, selection, batch=config.batch, proposals=prepared.proposer)
-            )
-        ]
-        metrics = evaluation.evaluate(truth, found)
-        numbers = {"ap": metrics.ap, "ap50": metrics.ap50, "ap75": metrics.ap75, "ar": metrics.ar_max}
-        if _measures_masks(prepared):
-            rows, outlines = evaluation.result_rows(truth, found), evaluation.result_outlines(truth, found)
-            of_masks = evaluation.evaluate_rows(truth, rows, kind="segm", outlines=outlines)
-            numbers |= {"mask_ap": of_masks.ap, "mask_ap50": of_masks.ap50, "mask_ap75": of_masks.ap75}
-        return numbers
-
-    return validate
-
-
-def _measures_masks(prepared: Prepared) -> bool:
-    return prepared.masks and (prepared.validation or prepared.truth).outlines.any
 
 
 class _Download:
@@ -442,11 +406,7 @@ class _Bar:
         losses = ", ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
         line = f"epoch {event.epoch + 1}/{event.epochs}: {losses}; {event.pictures / event.seconds:.1f} pictures/s"
         if event.metrics:
-            line += "; " + ", ".join(f"{_metric_name(name)} {value:.3f}" for name, value in event.metrics.items())
+            from .train_validation import metric_name
+
+            line += "; " + ", ".join(f"{metric_name(name)} {value:.3f}" for name, value in event.metrics.items())
         click.echo(line, err=True)
-
-
-def _metric_name(key: str) -> str:
-    """ "ap50" -> "AP50", "mask_ap" -> "mask AP"."""
-    *words, last = key.split("_")
-    return " ".join([*words, last.upper()])

@@ -1,5 +1,7 @@
 """The route, streamed: path -> image -> network's frame -> candidates -> detections, in input order.
 
+Or, for a segmenter, -> logits -> label map: `segment_files`.
+
 Decoding and selecting run in threads beside the network (all of them leave the interpreter lock alone while
 they work), and only a bounded number of pictures is under way: memory is flat however long the folder.
 """
@@ -12,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,27 +22,32 @@ from numpy.typing import NDArray
 from detseg.errors import ImageError
 from detseg.images import ImageFile, read_image, read_image_and_hw
 from detseg.postprocess import Selection, Views, restore
+from detseg.postprocess.label_maps import picture_labels
+from detseg.postprocess.tiles import Tiling, segment_tiled
 from detseg.postprocess.views import Answer, View, merge
 from detseg.preprocess import Placement, Preprocess
 from detseg.preprocess.recipe import lay_in, stack
 from detseg.proposals import ProposalSettings, Proposer, Searcher
-from detseg.results import Detections
+from detseg.results import Detections, LabelMap
 from detseg.runtimes import Runtime
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 
+Found = TypeVar("Found", Detections, LabelMap)
+
+
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """What became of one picture: `detections`, or the `fault` that kept it from being read; never both.
+class Outcome(Generic[Found]):
+    """What became of one picture: what was `found`, or the `fault` that kept it from being read; never both.
 
     `image` (h, w, 3) uint8 RGB upright, only where it was asked for.
     """
 
     file: ImageFile
     image: NDArray[np.uint8] | None
-    detections: Detections | None
+    found: Found | None
     fault: ImageError | None
 
 
@@ -75,7 +82,7 @@ def detect_files(
     recipe: Preprocess | None = None,
     views: Views | None = None,
     proposals: Proposer | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[Outcome[Detections]]:
     """Detects on every file, in order; a file that cannot be read gives an outcome with its fault.
 
     `batch` pictures go through the network at once; `workers` threads decode; `network_threads` calls of
@@ -95,13 +102,71 @@ def detect_files(
         except ImageError as fault:
             return fault
 
-    def infer(group: list[tuple[ImageFile, Future[Laid | ImageError]]]) -> list[Outcome]:
+    def infer(group: list[tuple[ImageFile, Future[Laid | ImageError]]]) -> list[Outcome[Detections]]:
         return detect_laid([(file, laid.result()) for file, laid in group], runtime, selection, looks)
 
     with threads(workers, "decode") as decoders, threads(network_threads, "network") as network:
         groups = ([(file, decoders.submit(decode, file)) for file in group] for group in _groups(files, batch))
         for outcomes in ordered(network, infer, groups, ahead=network_threads + 1 + workers // batch):
             yield from outcomes
+
+
+def segment_files(
+    files: Iterable[ImageFile],
+    runtime: Runtime,
+    *,
+    batch: int = 1,
+    workers: int = 2,
+    network_threads: int = 1,
+    keep_images: bool = False,
+    recipe: Preprocess | None = None,
+    tiling: Tiling | None = None,
+) -> Iterator[Outcome[LabelMap]]:
+    """The class of every pixel of every file, in order; a file that cannot be read gives an outcome with its fault.
+
+    With `tiling` pictures keep their size and are cut into tiles, `batch` of them at once; else each is laid into a
+    frame. Everything else as in `detect_files`.
+    """
+    wanted = recipe or runtime.card.preprocess
+
+    def decode(file: ImageFile) -> Laid | ImageError:
+        try:
+            return lay(file, wanted, keep_images or tiling is not None)
+        except ImageError as fault:
+            return fault
+
+    def infer(group: list[tuple[ImageFile, Future[Laid | ImageError]]]) -> list[Outcome[LabelMap]]:
+        laid = [(file, found.result()) for file, found in group]
+        if tiling is None:
+            labels = iter(_labels([found for _, found in laid if isinstance(found, Laid)], runtime))
+        else:
+            labels = (_labels_of_tiles(found, runtime, tiling, batch) for _, found in laid if isinstance(found, Laid))
+        return [
+            Outcome(file, None, None, found)
+            if isinstance(found, ImageError)
+            else Outcome(file, found.image if keep_images else None, LabelMap(next(labels), file.path), None)
+            for file, found in laid
+        ]
+
+    at_once = batch if tiling is None else 1
+    with threads(workers, "decode") as decoders, threads(network_threads, "network") as network:
+        groups = ([(file, decoders.submit(decode, file)) for file in group] for group in _groups(files, at_once))
+        for outcomes in ordered(network, infer, groups, ahead=network_threads + 1 + workers // at_once):
+            yield from outcomes
+
+
+def _labels(group: list[Laid], runtime: Runtime) -> list[NDArray[np.uint8]]:
+    """One call of the network for all of them."""
+    if not group:
+        return []
+    frames = stack([laid.frame for laid in group])
+    logits = runtime.segment(frames, **_besides_frames(group))
+    return [picture_labels(own, laid.placement) for own, laid in zip(logits, group, strict=True)]
+
+
+def _labels_of_tiles(laid: Laid, runtime: Runtime, tiling: Tiling, batch: int) -> NDArray[np.uint8]:
+    assert laid.image is not None
+    return segment_tiled(laid.image, tiling, runtime.segment, batch)
 
 
 def _proposer(runtime: Runtime, given: Proposer | None) -> Proposer | None:
@@ -143,10 +208,10 @@ def lay(
 
 def detect_laid(
     group: list[tuple[ImageFile, Laid | ImageError]], runtime: Runtime, selection: Selection, views: Views
-) -> list[Outcome]:
+) -> list[Outcome[Detections]]:
     """One call of the network a view for the pictures that could be read; outcomes in the order of `group`."""
     answers = iter(_answers([laid for _, laid in group if isinstance(laid, Laid)], runtime, views))
-    outcomes = []
+    outcomes: list[Outcome[Detections]] = []
     for file, laid in group:
         if isinstance(laid, ImageError):
             outcomes.append(Outcome(file, None, None, laid))
@@ -172,12 +237,16 @@ def _answers(group: list[Laid], runtime: Runtime, views: Views) -> list[list[Ans
 
 
 def _besides(view: View, group: list[Laid]) -> dict[str, Any]:
-    """What a call is told besides its frames: how much of each is shown, where that is not all of it; proposals."""
-    told: dict[str, Any] = {}
-    if any(laid.placement.padded for laid in group):
-        told["sizes_hw"] = np.array([laid.placement.size_hw for laid in group], np.int64)
-    places = _places(view, group)
+    """What a call is told besides its frames: see `_besides_frames`; proposals."""
+    told, places = _besides_frames(group), _places(view, group)
     return told if places is None else told | {"proposals": places}
+
+
+def _besides_frames(group: list[Laid]) -> dict[str, Any]:
+    """How much of each frame is shown, where that is not all of it."""
+    if not any(laid.placement.padded for laid in group):
+        return {}
+    return {"sizes_hw": np.array([laid.placement.size_hw for laid in group], np.int64)}
 
 
 def _places(view: View, group: list[Laid]) -> list[NDArray[np.float32]] | None:

@@ -42,7 +42,7 @@ class Learnt:
         """What is found on the four pictures, read from their files."""
         files = [ImageFile(self.truth.image_path(i), PurePosixPath(n)) for i, n in enumerate(self.truth.image_files)]
         runtime = LiveRuntime(self.prepared.card, self.model)
-        return [outcome.detections for outcome in detect_files(files, runtime, selection)]
+        return [outcome.found for outcome in detect_files(files, runtime, selection)]
 
 
 def learn(folder: Path, model: str, *, steps: int, seed: int = 5, cools: bool = True, **settings: Any) -> Learnt:

@@ -75,6 +75,21 @@ def summarise_maps(
     )
 
 
+def pixel_counts(maps: SemanticSet, *, workers: int = 4) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(K,) pixels of each class; (K,) all pixels that count of the pictures which show it. Reads every map that can be.
+
+    From them come the weights by which rare classes are learnt, such as median frequency.
+    """
+    k = len(maps.categories)
+    pixels, in_pictures = np.zeros(k, np.int64), np.zeros(k, np.int64)
+    with ThreadPoolExecutor(workers, thread_name_prefix="maps") as pool:
+        for counts in pool.map(lambda image: _counts(maps, image), range(len(maps))):
+            if counts is not None:
+                pixels += counts[:k]
+                in_pictures += np.where(counts[:k] > 0, counts[:k].sum(), 0)
+    return pixels, in_pictures
+
+
 def _counts(maps: SemanticSet, image: int) -> NDArray[np.int64] | None:
     """(256,) pixels of each value; None where the map cannot be read."""
     try:

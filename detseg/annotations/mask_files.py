@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -149,6 +150,17 @@ class MaskFiles:
     def subset(self, images: NDArray[np.int64]) -> MaskFiles:
         """See `MapSource.subset`."""
         return replace(self, files=tuple(self.files[i] for i in images.tolist()), sizes=self.sizes[images])
+
+    def digest(self) -> bytes:
+        """See `MapSource.digest`: of the files as they are, and what their values mean."""
+        meaning = (sorted(self.values.numbers.items()), sorted(self.values.colours.items()), self.values.by_colour)
+        found = hashlib.sha256(repr(meaning).encode())
+        for file in self.files:
+            try:
+                found.update(file.read_bytes())
+            except OSError as error:
+                raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
+        return found.digest()
 
 
 def _unknown(file: Path, pixels: NDArray[np.integer], where: NDArray[np.bool_]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,10 @@ class MapSource(Protocol):
 
     def subset(self, images: NDArray[np.int64]) -> MapSource:
         """The source of the given pictures, in the given order."""
+        ...
+
+    def digest(self) -> bytes:
+        """A hash of all that the maps are made from."""
         ...
 
 
@@ -64,6 +69,13 @@ class SemanticSet:
         """(h, w) class index of each pixel of picture `image`, IGNORE where none counts. See `MapSource.read`."""
         return self.source.read(image)
 
+    def fingerprint(self) -> str:
+        """A short hash of file names, categories and maps: the same truth gives the same word. Reads every map."""
+        digest = hashlib.sha256("\n".join(self.image_files).encode("utf-8", "surrogateescape"))
+        digest.update(repr(self.categories).encode())
+        digest.update(self.source.digest())
+        return digest.hexdigest()[:16]
+
     def subset(self, images: Sequence[int] | NDArray[np.integer[Any]]) -> SemanticSet:
         """The set of the given pictures, in the given order."""
         chosen = np.asarray(images, np.int64)
@@ -81,10 +93,12 @@ class Painted:
     """Label maps drawn from outlines: class 0 is what no object covers, object classes count from 1.
 
     Larger objects are drawn first, so that what lies on them is seen; ignored regions (crowd, difficult) are IGNORE
-    where no other object lies. An object without outline fills its box.
+    where no other object lies. An object without outline fills its box. With `apart` pixels beside those of another
+    object are background, so that objects which touch are two.
     """
 
     truth: AnnotationSet
+    apart: bool = False
 
     def read(self, image: int) -> NDArray[np.uint8]:
         """See `MapSource.read`."""
@@ -94,19 +108,47 @@ class Painted:
             raise DataError(f"{truth.image_path(image)}: its size is unknown, so that no label map can be drawn")
         drawn = np.zeros(hw[::-1], np.uint8).T  # column by column, as run lengths go
         rows = np.arange(truth.starts[image], truth.starts[image + 1])
+        owner = np.zeros(hw[::-1], np.int32).T if self.apart else None  # which object each pixel is of
         first_ignored = np.lexsort((-truth.areas[rows], ~truth.ignored[rows]))
         for row in rows[first_ignored].tolist():
             value = IGNORE if truth.ignored[row] else int(truth.labels[row]) + 1
-            if truth.outlines.has[row]:
-                drawn.T.reshape(-1)[run_lengths.places(truth.outlines.rle(row, hw))] = value
-            else:
-                x1, y1, x2, y2 = np.rint(truth.boxes[row]).astype(int).tolist()
-                drawn[y1:y2, x1:x2] = value
+            self._draw(row, value, drawn)
+            if owner is not None:
+                self._draw(row, row + 1, owner)
+        if owner is not None:
+            drawn[_beside_others(owner) & (drawn != IGNORE)] = 0
         return np.ascontiguousarray(drawn)
+
+    def _draw(self, row: int, value: int, canvas: NDArray[Any]) -> None:
+        """Sets the object's pixels; `canvas` (h, w) lies column by column."""
+        truth = self.truth
+        if truth.outlines.has[row]:
+            hw = (canvas.shape[0], canvas.shape[1])
+            canvas.T.reshape(-1)[run_lengths.places(truth.outlines.rle(row, hw))] = value
+        else:
+            x1, y1, x2, y2 = np.rint(truth.boxes[row]).astype(int).tolist()
+            canvas[y1:y2, x1:x2] = value
 
     def subset(self, images: NDArray[np.int64]) -> Painted:
         """See `MapSource.subset`."""
-        return Painted(self.truth.subset(images))
+        return replace(self, truth=self.truth.subset(images))
+
+    def digest(self) -> bytes:
+        """See `MapSource.digest`."""
+        return self.truth.fingerprint().encode()
+
+
+def _beside_others(owner: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """(h, w) the pixels of an object that have one of another object above, below, left or right."""
+    beside = np.zeros(owner.shape, np.bool_)
+    for one, other, here, there in (
+        (owner[1:], owner[:-1], beside[1:], beside[:-1]),
+        (owner[:, 1:], owner[:, :-1], beside[:, 1:], beside[:, :-1]),
+    ):
+        touch = (one != other) & (one > 0) & (other > 0)
+        here |= touch
+        there |= touch
+    return beside
 
 
 def paint(truth: AnnotationSet, background: str = "background") -> SemanticSet:

@@ -35,9 +35,22 @@ def jittered(
     `strength`: how much of zoom and squeeze is used, on the scale of their logarithms; at 0 the picture is as large
     as fits.
     """
-    frame_h, frame_w = frame_hw
     h, w = sample.image.shape[:2]
-    fit = min(frame_h / h, frame_w / w) * float(np.exp(rng.uniform(*np.log(zoom)) * strength))
+    fit = min(frame_hw[0] / h, frame_hw[1] / w)
+    return _placed(sample, frame_hw, rng, fit, zoom, squeeze, strength)
+
+
+def _placed(
+    sample: Sample,
+    frame_hw: tuple[int, int],
+    rng: Generator,
+    scale: float,
+    zoom: tuple[float, float],
+    squeeze: float,
+    strength: float,
+) -> Sample:
+    (h, w), (frame_h, frame_w) = sample.image.shape[:2], frame_hw
+    fit = scale * float(np.exp(rng.uniform(*np.log(zoom)) * strength))
     aspect = float(np.exp(rng.uniform(-squeeze, squeeze) * strength))
     sx, sy = fit * aspect**0.5, fit / aspect**0.5
     # the slack between frame and picture, of either sign, is shared out at random
@@ -45,6 +58,24 @@ def jittered(
     frame = blank(frame_hw)
     seen = lay(sample, frame, Window(0, 0, frame_w, frame_h), (sx, sy), (ox, oy))
     return merge(frame, [seen])
+
+
+def cropped(
+    sample: Sample,
+    frame_hw: tuple[int, int],
+    rng: Generator,
+    *,
+    zoom: tuple[float, float] = (0.6, 1.8),
+    squeeze: float = 0.15,
+    strength: float = 1.0,
+) -> Sample:
+    """A part of one picture as large as the frame, at a random scale, aspect and place.
+
+    At scale 1 the picture covers the frame, so that one side is seen whole. `strength` as in `jittered`.
+    """
+    h, w = sample.image.shape[:2]
+    fit = max(frame_hw[0] / h, frame_hw[1] / w)
+    return _placed(sample, frame_hw, rng, fit, zoom, squeeze, strength)
 
 
 def mosaic(
@@ -87,8 +118,10 @@ def mixed(first: Sample, second: Sample, rng: Generator, *, concentration: float
     2019, arXiv 1902.04103, sec. 3.1).
 
     The share of the first is drawn from Beta(c, c): near one half, so that what can be seen of either is worth to be
-    learnt in full.
+    learnt in full. Raises ValueError for label maps: a pixel has one class.
     """
+    if first.label_map is not None:
+        raise ValueError("label maps cannot be blended")
     share = float(rng.beta(concentration, concentration))
     blend = first.image * np.float32(share) + second.image * np.float32(1 - share)
     return merge(np.rint(blend).astype(np.uint8), [first, second])
@@ -96,11 +129,14 @@ def mixed(first: Sample, second: Sample, rng: Generator, *, concentration: float
 
 def turned(sample: Sample, quarters: int) -> Sample:
     """The picture and its objects turned counter-clockwise by `quarters` times 90 degrees."""
-    image, boxes, masks = sample.image, sample.boxes, sample.masks
+    image, boxes, masks, label_map = sample.image, sample.boxes, sample.masks, sample.label_map
     for _ in range(quarters % 4):
         w = image.shape[1]
         masks = None if masks is None else masks.turned(w)
         image = np.rot90(image)
+        label_map = None if label_map is None else np.rot90(label_map)
         # what was x from the right edge is y from the top, what was y is x
         boxes = np.stack([boxes[:, 1], w - boxes[:, 2], boxes[:, 3], w - boxes[:, 0]], axis=1)
-    return replace(sample, image=np.ascontiguousarray(image), boxes=boxes.astype(np.float32), masks=masks)
+    label_map = None if label_map is None else np.ascontiguousarray(label_map)
+    image = np.ascontiguousarray(image)
+    return replace(sample, image=image, boxes=boxes.astype(np.float32), masks=masks, label_map=label_map)

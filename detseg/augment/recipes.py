@@ -52,12 +52,15 @@ class Recipe:
         if not self._moves_boxes:
             return replace(sample, image=self._compose(image=sample.image)["image"])
         rows = np.arange(len(sample.boxes))
-        marks = {} if sample.masks is None else {"mask": _marked_corner((sample.image.shape[0], sample.image.shape[1]))}
+        marks: dict[str, Any] = {} if sample.label_map is None else {"masks": [sample.label_map]}
+        if sample.masks is not None:
+            marks["mask"] = _marked_corner((sample.image.shape[0], sample.image.shape[1]))
         out = self._compose(image=sample.image, bboxes=sample.boxes, rows=rows, **marks)
         kept = sample.select(np.asarray(out["rows"], np.int64))
         boxes = np.asarray(out["bboxes"], np.float32).reshape(-1, 4)
         masks = None if kept.masks is None else _mirrored_as(kept.masks, out["mask"])
-        return replace(kept, image=out["image"], boxes=boxes, masks=masks)
+        label_map = None if sample.label_map is None else np.asarray(out["masks"][0], np.uint8)
+        return replace(kept, image=out["image"], boxes=boxes, masks=masks, label_map=label_map)
 
 
 def _marked_corner(hw: tuple[int, int]) -> NDArray[np.uint8]:

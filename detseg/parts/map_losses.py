@@ -7,11 +7,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from detseg.parts.label_maps import IGNORE, LabelMaps
+
+
+@dataclass(frozen=True, eq=False)
+class PixelCounts:
+    """Of the training maps: pixels (K,) of each class; in_pictures (K,) all that count in pictures which show it."""
+
+    pixels: NDArray[np.int64]
+    in_pictures: NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,16 @@ def lay_in(image: NDArray[np.uint8], placement: Placement, fill: int = 114) -> F
     return frame
 
 
+def lay_in_map(label_map: NDArray[np.uint8], placement: Placement, fill: int) -> NDArray[np.uint8]:
+    """(h, w) classes of the picture's pixels -> (H, W) of the frame's, each that of the nearest; `fill` beside it."""
+    content_h, content_w = placement.content_hw
+    drawn = np.full(placement.frame_hw, fill, np.uint8)
+    left, top = round(placement.offset_xy[0]), round(placement.offset_xy[1])
+    resized = cv2.resize(label_map, (content_w, content_h), interpolation=cv2.INTER_NEAREST_EXACT)
+    drawn[top : top + content_h, left : left + content_w] = resized
+    return drawn
+
+
 def stack(frames: Sequence[Frame]) -> NDArray[np.uint8]:
     """(H_i, W_i, 3) frames -> (N, H, W, 3), as large as the largest, each at the top left with black beside it."""
     if len({frame.shape for frame in frames}) == 1:

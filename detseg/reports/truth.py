@@ -13,8 +13,8 @@ from detseg.reports.markup import Html, joined, name, tag
 from detseg.reports.page import head
 from detseg.reports.pictures import embedded, embedded_map
 from detseg.reports.truth_style import SCRIPT, STYLE
-from detseg.writers.overlay import class_colour
-from detseg.writers.truth_scene import Scene, Thing, map_colours
+from detseg.writers.overlay import class_colour, map_colours
+from detseg.writers.truth_scene import Scene, Thing
 
 _NAMED = 15  # more names than that would hide a picture; the tips of the objects have them too
 _BUTTONS = 40  # more classes than that are chosen from a list

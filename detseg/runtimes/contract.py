@@ -41,3 +41,9 @@ class Runtime(Protocol):
         other (`ProposalSettings.of_config` says so of its card). Raises WeightsError when the model cannot take frames
         of this size.
         """
+
+    def segment(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """(N, H, W, 3) uint8 RGB frames -> (N, K, H, W) logits of the classes, of a model whose task is that.
+
+        `sizes_hw` and what is raised as in `predict`.
+        """

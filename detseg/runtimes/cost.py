@@ -17,6 +17,7 @@ from detseg import catalog
 from detseg.detectors.contract import Detector
 from detseg.preprocess import Preprocess
 from detseg.runtimes.network import FrameNetwork, fused
+from detseg.segmenters.contract import Segmenter
 
 CLASSES = 80  # as COCO has; most papers count with them
 
@@ -42,7 +43,7 @@ def count(name: str, num_classes: int = CLASSES) -> Cost:
         model = _build(name, num_classes)
         images = torch.zeros(1, 3, size, size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.rehearse(images)
+        model.segment(images) if isinstance(model, Segmenter) else model.rehearse(images)
     return Cost(sum(p.numel() for p in model.parameters()), counter.get_total_flops() / 1e9)
 
 
@@ -53,7 +54,7 @@ def milliseconds(name: str, num_classes: int = CLASSES, *, runs: int = 10) -> fl
     network = FrameNetwork(_build(name, num_classes), Preprocess((size, size))).eval()
     network = fused(network, (size, size)).to(memory_format=torch.channels_last)
     frames = torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8)
-    places = _places(network.detector, size)
+    places = _places(network.model, size)
     taken = []
     for _ in range(runs + 2):
         start = time.perf_counter()
@@ -62,20 +63,20 @@ def milliseconds(name: str, num_classes: int = CLASSES, *, runs: int = 10) -> fl
     return 1000 * median(taken[2:])  # the first ones warm up
 
 
-def _build(name: str, num_classes: int) -> Detector:
+def _build(name: str, num_classes: int) -> Detector | Segmenter:
     entry = catalog.entry(name)
     module = catalog.module(name)
     # how large the anchors are changes no cost, only how many there are
     settings = module.configure(num_classes, {"backbone": entry.backbone, **entry.options}, _any_anchors)
-    model: Detector = module.build(settings)
+    model: Detector | Segmenter = module.build(settings)
     return model.eval()
 
 
-def _places(detector: Detector, size: int) -> list[Tensor] | None:
+def _places(model: Detector | Segmenter, size: int) -> list[Tensor] | None:
     """As many proposals as the detector wants, if it wants any, each a quarter of the frame."""
-    if not detector.takes_proposals:
+    if isinstance(model, Segmenter) or not model.takes_proposals:
         return None
-    settings: Any = detector.config
+    settings: Any = model.config
     return [torch.tensor([[0.0, 0.0, size / 2, size / 2]]).repeat(settings.proposals.count, 1)]
 
 

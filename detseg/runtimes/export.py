@@ -18,13 +18,16 @@ from numpy.typing import NDArray
 
 from detseg.checkpoints.card import Card
 from detseg.checkpoints.header import KEY
+from detseg.detectors.contract import Detector
 from detseg.errors import DetsegError, ExportError
 from detseg.files import replacing
+from detseg.postprocess.label_maps import shares
 from detseg.preprocess import Preprocess
 from detseg.preprocess.placement import MULTIPLE
 from detseg.results import RawDetections
 from detseg.runtimes.network import FrameNetwork, fused, read_network
-from detseg.runtimes.onnx_runtime import INPUT, MASKS, OUTPUTS, OnnxRuntime
+from detseg.runtimes.onnx_runtime import INPUT, LOGITS, MASKS, OUTPUTS, OnnxRuntime
+from detseg.segmenters.contract import Segmenter
 
 OPSET = 18
 _HALVED_FROM = 256  # elements; a smaller tensor is not worth its Cast
@@ -32,7 +35,8 @@ _HALVED_FROM = 256  # elements; a smaller tensor is not worth its Cast
 
 @dataclass(frozen=True)
 class Difference:
-    """The largest difference between two answers: of a score (or a part of a mask), and of a box in pixels.
+    """The largest difference between two answers: of a score (a part of a mask, a class's share of a pixel), and of a
+    box in pixels.
 
     A box whose longer side is over 100 px counts in proportion, since its error grows with it.
     """
@@ -80,6 +84,8 @@ def export_onnx(
 ) -> ExportReport:
     """Writes the model of a .safetensors file as ONNX: uint8 `frames` (N, H, W, 3) RGB -> `boxes`, `scores`.
 
+    Of a segmenter it answers with `logits` (N, K, H, W).
+
     Any batch size, one frame size: `frame_hw`, or the card's; a model whose frames have their pictures' shape is
     letterboxed from then on. The normalisation and the card are inside.
     `half` stores kernels and matrices as float16, computed with as float32. Nothing is kept unless torch and
@@ -88,16 +94,7 @@ def export_onnx(
     """
     _expect_packages()
     card, source = read_network(weights)
-    if source.detector.takes_proposals:
-        raise DetsegError(
-            f"{weights}: {card.model} looks at proposals that are made beside the network, and an exported graph has "
-            "none; use the .safetensors weights as they are, or export a one-stage model (yolo, ssd)"
-        )
-    if source.detector.takes_sizes:
-        raise DetsegError(
-            f"{weights}: {card.model} takes frames of any shape and chooses boxes inside, which an exported graph of "
-            "one frame size cannot; use the .safetensors weights as they are, or export a one-stage model (yolo, ssd)"
-        )
+    _expect_one_stage(weights, card, source.model)
     card = replace(card, preprocess=_at_one_size(card.preprocess, frame_hw))
     network = fused(source, card.preprocess.frame_hw)
     if half:
@@ -110,6 +107,21 @@ def export_onnx(
         graph, rounding, count = _check(temporary, network, source, half)
         return ExportReport(
             out, temporary.stat().st_size, half, opset, card.preprocess.frame_hw, count, graph, rounding
+        )
+
+
+def _expect_one_stage(weights: Path, card: Card, model: Detector | Segmenter) -> None:
+    if isinstance(model, Segmenter):
+        return
+    if model.takes_proposals:
+        raise DetsegError(
+            f"{weights}: {card.model} looks at proposals that are made beside the network, and an exported graph has "
+            "none; use the .safetensors weights as they are, or export a one-stage model (yolo, ssd)"
+        )
+    if model.takes_sizes:
+        raise DetsegError(
+            f"{weights}: {card.model} takes frames of any shape and chooses boxes inside, which an exported graph of "
+            "one frame size cannot; use the .safetensors weights as they are, or export a one-stage model (yolo, ssd)"
         )
 
 
@@ -145,7 +157,7 @@ def _converted(network: FrameNetwork, card: Card, opset: int) -> Any:
     frames = torch.zeros((2, *card.preprocess.frame_hw, 3), dtype=torch.uint8)  # 1 would be taken for a constant
     try:
         with _silence(), torch.no_grad():
-            names = [*OUTPUTS, MASKS][: len(network(frames))]
+            names = [LOGITS] if card.task == "segment" else [*OUTPUTS, MASKS][: len(network(frames))]
             program = torch.onnx.export(
                 network,
                 (frames,),
@@ -214,7 +226,7 @@ def _check(path: Path, network: FrameNetwork, source: FrameNetwork, half: bool) 
     """The two differences over batches of 1 and 3; ExportError when one is too large."""
     runtime = OnnxRuntime(path, device="cpu")
     batches = [_test_frames(n, runtime.card.preprocess.frame_hw) for n in (1, 3)]
-    given = [runtime.predict(frames) for frames in batches]
+    given = [_asked(runtime, frames) for frames in batches]
     graph = _largest(difference(a, _answer(network, f)) for a, f in zip(given, batches, strict=True))
     if not graph.within(GRAPH_TOLERANCE):
         raise ExportError(
@@ -230,8 +242,20 @@ def _check(path: Path, network: FrameNetwork, source: FrameNetwork, half: bool) 
     return graph, rounding, sum(map(len, batches))
 
 
-def difference(a: RawDetections, b: RawDetections) -> Difference:
+Answer = RawDetections | NDArray[np.float32]
+
+
+def difference(a: Answer, b: Answer) -> Difference:
     """Between two answers to the same frames; infinite where shapes differ or numbers are not finite."""
+    if isinstance(a, RawDetections) and isinstance(b, RawDetections):
+        return _of_detections(a, b)
+    mine, other = np.asarray(a), np.asarray(b)
+    if mine.shape != other.shape or not (np.isfinite(mine).all() and np.isfinite(other).all()):
+        return Difference(np.inf, np.inf)
+    return Difference(0.0, float(np.abs(shares(mine) - shares(other)).max(initial=0)))
+
+
+def _of_detections(a: RawDetections, b: RawDetections) -> Difference:
     arrays = [array for array in (*a, *b) if array is not None]
     if [np.shape(array) for array in a] != [np.shape(array) for array in b]:
         return Difference(np.inf, np.inf)
@@ -248,9 +272,14 @@ def _largest(differences: Iterator[Difference]) -> Difference:
     return Difference(max(d.box_px for d in listed), max(d.score for d in listed))
 
 
+def _asked(runtime: OnnxRuntime, frames: NDArray[np.uint8]) -> Answer:
+    return runtime.segment(frames) if runtime.card.task == "segment" else runtime.predict(frames)
+
+
 @torch.no_grad()
-def _answer(network: FrameNetwork, frames: NDArray[np.uint8]) -> RawDetections:
-    return RawDetections(*(part.numpy() for part in network(torch.from_numpy(frames))))
+def _answer(network: FrameNetwork, frames: NDArray[np.uint8]) -> Answer:
+    parts = [part.numpy() for part in network(torch.from_numpy(frames))]
+    return parts[0] if isinstance(network.model, Segmenter) else RawDetections(*parts)
 
 
 def _test_frames(count: int, frame_hw: tuple[int, int]) -> NDArray[np.uint8]:

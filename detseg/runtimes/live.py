@@ -12,21 +12,21 @@ from detseg.checkpoints import Card
 from detseg.detectors.contract import Detector
 from detseg.results import RawDetections
 from detseg.runtimes.network import FrameNetwork, as_tensors
+from detseg.segmenters.contract import Segmenter
 
 
 class LiveRuntime:
-    """`detector` as it is now, in evaluation mode while it predicts. See `contract.Runtime`."""
+    """`model` as it is now, in evaluation mode while it predicts. See `contract.Runtime`."""
 
     name = "torch"
 
-    def __init__(self, card: Card, detector: Detector) -> None:
+    def __init__(self, card: Card, model: Detector | Segmenter) -> None:
         self.card = card
-        self._detector = detector
-        self._tensor_device = next(detector.parameters()).device
+        self._model = model
+        self._tensor_device = next(model.parameters()).device
         self.device = str(self._tensor_device)
-        self._network = FrameNetwork(detector, card.preprocess).to(self._tensor_device)
+        self._network = FrameNetwork(model, card.preprocess).to(self._tensor_device)
 
-    @torch.inference_mode()
     def predict(
         self,
         frames: NDArray[np.uint8],
@@ -34,10 +34,24 @@ class LiveRuntime:
         proposals: Sequence[NDArray[np.float32]] | None = None,
     ) -> RawDetections:
         """(N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K); the model's mode is put back after."""
-        was_training = self._detector.training
-        self._detector.eval()
+        return RawDetections(*self._run(frames, sizes_hw, proposals))
+
+    def segment(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """(N, H, W, 3) uint8 RGB -> (N, K, H, W) logits; the model's mode is put back after."""
+        (logits,) = self._run(frames, sizes_hw)
+        return logits
+
+    @torch.inference_mode()
+    def _run(
+        self,
+        frames: NDArray[np.uint8],
+        sizes_hw: NDArray[np.int64] | None,
+        proposals: Sequence[NDArray[np.float32]] | None = None,
+    ) -> list[NDArray[np.float32]]:
+        was_training = self._model.training
+        self._model.eval()
         try:
             answer = self._network(*as_tensors(frames, sizes_hw, self._tensor_device, proposals))
         finally:
-            self._detector.train(was_training)
-        return RawDetections(*(part.cpu().numpy() for part in answer))
+            self._model.train(was_training)
+        return [part.cpu().numpy() for part in answer]

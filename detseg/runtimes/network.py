@@ -22,20 +22,21 @@ from detseg.errors import DetsegError, WeightsError
 from detseg.preprocess import Preprocess
 from detseg.preprocess.placement import MULTIPLE
 from detseg.results import RawDetections
+from detseg.segmenters.contract import Segmenter
 
 
 class FrameNetwork(nn.Module):
-    """A detector behind its normalisation: (N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K).
+    """A model behind its normalisation: (N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K).
 
-    Of a detector that outlines its objects also masks (N, A, M, M).
+    Of a detector that outlines its objects also masks (N, A, M, M); of a segmenter logits (N, K, H, W) alone.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, detector: Detector, preprocess: Preprocess) -> None:
+    def __init__(self, model: Detector | Segmenter, preprocess: Preprocess) -> None:
         super().__init__()
-        self.detector = detector
+        self.model = model
         std = torch.tensor(preprocess.std, dtype=torch.float32)
         self.register_buffer("scale", 1 / std, persistent=False)
         self.register_buffer("shift", -torch.tensor(preprocess.mean, dtype=torch.float32) / std, persistent=False)
@@ -50,28 +51,34 @@ class FrameNetwork(nn.Module):
         images = self.normalised(frames)
         if sizes_hw is not None:
             images = images * _shown(sizes_hw, images)
-        answer = self._answer(images, sizes_hw, proposals)
+        if isinstance(self.model, Segmenter):
+            return (self.model.segment(images).to(torch.float32),)
+        answer = _detected(self.model, images, sizes_hw, proposals)
         return tuple(part.to(torch.float32) for part in answer if part is not None)
 
     def normalised(self, frames: Tensor) -> Tensor:
-        """(N, 3, H, W) as the detector wants it.
+        """(N, 3, H, W) as the model wants it.
 
         Seen as NCHW the pixels of frames lie channels-last, as convolutions like them: nothing moves.
         """
         return (frames.to(torch.float32) * self.scale + self.shift).permute(0, 3, 1, 2)
 
-    def _answer(self, images: Tensor, sizes_hw: Tensor | None, proposals: list[Tensor] | None) -> RawDetections:
-        detect: Any = self.detector.detect
-        found: RawDetections
-        if self.detector.takes_proposals:
-            found = detect(images, proposals)
-        elif self.detector.takes_sizes:
-            if sizes_hw is None:
-                sizes_hw = torch.tensor([images.shape[2:]] * len(images), dtype=torch.int64, device=images.device)
-            found = detect(images, sizes_hw.reshape(-1, 2))
-        else:
-            found = detect(images)
-        return found
+
+def _detected(
+    detector: Detector, images: Tensor, sizes_hw: Tensor | None, proposals: list[Tensor] | None
+) -> RawDetections:
+    """What the detector finds, told what it wants to know besides the images."""
+    detect: Any = detector.detect
+    found: RawDetections
+    if detector.takes_proposals:
+        found = detect(images, proposals)
+    elif detector.takes_sizes:
+        if sizes_hw is None:
+            sizes_hw = torch.tensor([images.shape[2:]] * len(images), dtype=torch.int64, device=images.device)
+        found = detect(images, sizes_hw.reshape(-1, 2))
+    else:
+        found = detect(images)
+    return found
 
 
 def as_tensors(
@@ -102,11 +109,11 @@ def read_network(weights: Path) -> tuple[Card, FrameNetwork]:
     """
     card, state = load(weights)
     try:
-        detector = catalog.build(card.model, card.config, len(card.categories))
+        model = catalog.build(card.model, card.config, len(card.categories))
     except (DetsegError, ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
         raise WeightsError(f"{weights}: its model '{card.model}' cannot be built: {error}") from error
-    load_into(detector, state, weights)
-    return card, FrameNetwork(detector, card.preprocess).eval().requires_grad_(False)
+    load_into(model, state, weights)
+    return card, FrameNetwork(model, card.preprocess).eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -141,10 +148,10 @@ def trial_hw(preprocess: Preprocess) -> tuple[int, int]:
 
 
 def _comparable(network: FrameNetwork, frames: Tensor) -> list[Tensor]:
-    detector: Any = getattr(network, "detector", None)
-    if not getattr(detector, "takes_sizes", False):
+    model: Any = getattr(network, "model", None)
+    if not getattr(model, "takes_sizes", False):
         return list(network(frames))
-    return [leaf for leaf in tree_leaves(detector.backbone(network.normalised(frames))) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in tree_leaves(model.backbone(network.normalised(frames))) if isinstance(leaf, Tensor)]
 
 
 def _is_norm(module: nn.Module) -> bool:

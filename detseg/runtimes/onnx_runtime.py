@@ -15,6 +15,7 @@ from detseg.results import RawDetections
 
 INPUT, OUTPUTS = "frames", ["boxes", "scores"]  # of every model that detseg exports
 MASKS = "masks"  # of one that outlines its objects
+LOGITS = "logits"  # what a segmenter answers with, alone
 
 
 class OnnxRuntime:
@@ -37,26 +38,40 @@ class OnnxRuntime:
         proposals: Sequence[NDArray[np.float32]] | None = None,
     ) -> RawDetections:
         """(N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K). H, W: the export's, all shown."""
+        return RawDetections(*self._run(frames))
+
+    def segment(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """(N, H, W, 3) uint8 RGB -> (N, K, H, W) logits. H, W: the export's, all shown."""
+        (logits,) = self._run(frames)
+        return logits
+
+    def _run(self, frames: NDArray[np.uint8]) -> list[Any]:
         if frames.shape[1:3] != self.card.preprocess.frame_hw:
             height, width = self.card.preprocess.frame_hw
             raise WeightsError(
                 f"{self._path}: exported for frames of {height}x{width} pixels, given "
                 f"{frames.shape[1]}x{frames.shape[2]}; use the .safetensors weights, or export with --imgsz"
             )
-        return RawDetections(*self._session.run(self._outputs, {INPUT: np.ascontiguousarray(frames)}))
+        answer: list[Any] = self._session.run(self._outputs, {INPUT: np.ascontiguousarray(frames)})
+        return answer
 
     def _expect_contract(self) -> None:
         """The graph must be what its card says, so that a wrong file fails here and not among the boxes."""
         inputs = [(i.name, i.type, i.shape[1:]) for i in self._session.get_inputs()]
         outputs = {o.name: o.shape for o in self._session.get_outputs()}
-        self._outputs = [*OUTPUTS, *([MASKS] if MASKS in outputs else [])]
-        if (
-            inputs != [(INPUT, "tensor(uint8)", [*self.card.preprocess.frame_hw, 3])]
-            or not set(OUTPUTS) <= set(outputs)
-            or outputs["boxes"][2:] != [4]
-            or outputs["scores"][2:] != [len(self.card.categories)]
-            or len(outputs.get(MASKS, [1] * 4)) != 4
-        ):
+        frame_hw, classes = self.card.preprocess.frame_hw, len(self.card.categories)
+        if self.card.task == "segment":
+            self._outputs = [LOGITS]
+            fits = outputs.get(LOGITS, [])[1:] == [classes, *frame_hw]
+        else:
+            self._outputs = [*OUTPUTS, *([MASKS] if MASKS in outputs else [])]
+            fits = (
+                set(OUTPUTS) <= set(outputs)
+                and outputs["boxes"][2:] == [4]
+                and outputs["scores"][2:] == [classes]
+                and len(outputs.get(MASKS, [1] * 4)) == 4
+            )
+        if inputs != [(INPUT, "tensor(uint8)", [*frame_hw, 3])] or not fits:
             raise WeightsError(f"{self._path}: its inputs and outputs are not those of a model detseg exports")
 
 

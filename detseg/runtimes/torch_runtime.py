@@ -28,7 +28,6 @@ class TorchRuntime:
         network = fused(network, trial_hw(self.card.preprocess))
         self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    @torch.inference_mode()
     def predict(
         self,
         frames: NDArray[np.uint8],
@@ -36,6 +35,20 @@ class TorchRuntime:
         proposals: Sequence[NDArray[np.float32]] | None = None,
     ) -> RawDetections:
         """(N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K)."""
+        return RawDetections(*self._run(frames, sizes_hw, proposals))
+
+    def segment(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """(N, H, W, 3) uint8 RGB -> (N, K, H, W) logits."""
+        (logits,) = self._run(frames, sizes_hw)
+        return logits
+
+    @torch.inference_mode()
+    def _run(
+        self,
+        frames: NDArray[np.uint8],
+        sizes_hw: NDArray[np.int64] | None,
+        proposals: Sequence[NDArray[np.float32]] | None = None,
+    ) -> list[NDArray[np.float32]]:
         try:
             answer = self._network(*as_tensors(frames, sizes_hw, self.device, proposals))
         except torch.OutOfMemoryError as error:
@@ -45,7 +58,7 @@ class TorchRuntime:
                 raise
             size = f"{frames.shape[1]}x{frames.shape[2]}"
             raise WeightsError(f"{self._path}: cannot take frames of {size} pixels: {error}") from error
-        return RawDetections(*(part.cpu().numpy() for part in answer))
+        return [part.cpu().numpy() for part in answer]
 
 
 def choose_device(device: str = "auto") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,10 @@ class Segmenter(nn.Module, ABC):
     def segment(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K, H, W) logits of every pixel of the frame; traceable for export."""
         return enlarged(self.answer(images), images.shape[2:])
+
+    def adapted(self, state: Mapping[str, Tensor], classes: Mapping[int, int]) -> dict[str, Tensor]:
+        """The tensors of a checkpoint to start from, those changed that can be made to fit; see `Detector.adapted`."""
+        return dict(state)
 
     def losses(self, images: Tensor, truth: LabelMaps) -> dict[str, Tensor]:
         """Named scalar losses, their sum is what training minimises; finite also where no pixel counts."""

@@ -38,7 +38,8 @@ class TrainConfig(BaseModel):
     fit: Literal["letterbox", "stretch", "shorter"] = "letterbox"
     longest: float = Field(1333 / 800, ge=1)  # the most that a longer side may be, times imgsz, with fit="shorter"
     augment: Literal["none", "light", "standard", "strong"] = "standard"
-    layout: Literal["jitter", "patches"] = "jitter"  # how a single picture is laid into its frame, unless augment=none
+    # how a single picture is laid into its frame, unless augment=none
+    layout: Literal["jitter", "patches", "crops"] = "jitter"
     flip_horizontal: bool = True
     flip_vertical: bool = False
     turns: bool = False  # by 90, 180 and 270 degrees: with a flip all eight symmetries, for pictures without an upside
@@ -46,6 +47,7 @@ class TrainConfig(BaseModel):
     jitter: float = Field(1.0, ge=0, le=3)  # times the usual range of scales and aspects, of their logarithms
     mosaic: float = Field(0.5, ge=0, le=1)  # share of training frames made of four pictures
     mixup: float = Field(0.0, ge=0, le=1)  # share of training frames that are two frames blended
+    border_weight: float = Field(0.0, ge=0)  # of pixels between near objects of a label map; 10 in U-Net's paper
     plain_epochs: float = Field(0.15, ge=0, le=1)  # last share of the run without mosaic and mixup
 
     epochs: int = Field(60, ge=1)

@@ -6,6 +6,7 @@ the number of workers.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -19,16 +20,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from detseg.annotations import AnnotationSet
+from detseg.annotations.semantic import IGNORE, SemanticSet
 from detseg.augment.cutouts import Cutouts
-from detseg.augment.layouts import jittered, mixed, mosaic, turned
+from detseg.augment.layouts import cropped, jittered, mixed, mosaic, turned
 from detseg.augment.patches import patched
 from detseg.augment.recipes import Recipe
 from detseg.augment.sample import Sample, parted, with_proposals
 from detseg.detectors.contract import Target
-from detseg.errors import ImageError
+from detseg.errors import DataError, ImageError
 from detseg.images import ImageFile, read_image
+from detseg.parts.label_maps import LabelMaps
 from detseg.preprocess import Placement, Preprocess
-from detseg.preprocess.recipe import lay_in
+from detseg.preprocess.recipe import lay_in, lay_in_map
 from detseg.proposals import Proposer
 from detseg.training.config import TrainConfig
 
@@ -49,7 +52,10 @@ class Ticket(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """frames (N, H, W, 3) uint8; boxes and labels of each; the files they show; pictures that could not be read.
+    """frames (N, H, W, 3) uint8; the truth of each; the files they show; pictures that could not be read.
+
+    The truth is boxes and labels, or where a segmenter learns `label_maps`: (N, H, W) uint8, with `weights` (N, H, W)
+    float16 of the pixels where they do not count alike.
 
     `cutouts`: the masks of each frame, where the model learns from them. They leave the workers as they are kept,
     many times smaller than whole masks, which `targets` makes of them.
@@ -60,6 +66,15 @@ class Batch:
     files: list[str]
     unreadable: list[ImageError]
     cutouts: list[Cutouts] | None = None
+    label_maps: Tensor | None = None
+    weights: Tensor | None = None
+
+    def truth(self, device: torch.device | str) -> list[Target] | LabelMaps:
+        """What the model is to learn of the frames, on `device`."""
+        if self.label_maps is None:
+            return [target.to(device) for target in self.targets]
+        weights = None if self.weights is None else self.weights.to(device).float()
+        return LabelMaps(self.label_maps.to(device).long(), weights)
 
     @property
     def targets(self) -> list[Target]:
@@ -73,27 +88,21 @@ class Batch:
         ]
 
 
-class TrainingSet(Dataset[Any]):
-    """Answers a `Ticket` with a sample, the files in it, and the errors met; `masks`: samples hold masks too.
+class FrameSet(Dataset[Any], ABC):
+    """Answers a `Ticket` with a sample, the files in it, and the errors met.
 
-    `proposer`: samples hold proposals among their boxes (`augment.sample.with_proposals`).
+    `truth` is the pictures and what is known of them.
     """
 
-    def __init__(
-        self,
-        truth: AnnotationSet,
-        config: TrainConfig,
-        preprocess: Preprocess,
-        *,
-        masks: bool = False,
-        proposer: Proposer | None = None,
-    ) -> None:
+    def __init__(self, truth: AnnotationSet | SemanticSet, config: TrainConfig, preprocess: Preprocess) -> None:
         self.truth = truth
-        self.masks = masks
-        self.proposer = proposer
         self.config = config
         self.preprocess = preprocess
         self._recipe: Recipe | None = None
+
+    @abstractmethod
+    def read(self, index: int) -> Sample:
+        """The picture and its truth as they are. Raises ImageError."""
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -113,30 +122,6 @@ class TrainingSet(Dataset[Any]):
         if frame is None:
             return None, files, errors
         return self._recipe_of_worker()(frame, rng), files, errors
-
-    def read(self, index: int) -> Sample:
-        """The picture and its truth as they are. Raises ImageError."""
-        rows = self.truth.rows(index)
-        image = read_image(self.truth.image_path(index))
-        image_hw = (image.shape[0], image.shape[1])
-        sample = Sample(
-            image,
-            self.truth.boxes[rows].astype(np.float32),
-            self.truth.labels[rows],
-            self.truth.ignored[rows],
-            self._cutouts(index, image_hw) if self.masks else None,
-        )
-        if self.proposer is None:
-            return sample
-        file = ImageFile(self.truth.image_path(index), PurePosixPath(self.truth.image_files[index]))
-        return with_proposals(sample, self.proposer(file, image_hw))
-
-    def _cutouts(self, index: int, image_hw: tuple[int, int]) -> Cutouts:
-        rows = self.truth.rows(index)
-        try:
-            return Cutouts.of_outlines(self.truth.outlines[rows], self.truth.boxes[rows], image_hw)
-        except ValueError as error:
-            raise ImageError(self.truth.image_path(index), f"its masks cannot be used: {error}") from error
 
     def _frame(
         self, first: int, ticket: Ticket, rng: np.random.Generator, chosen: list[int], errors: list[ImageError]
@@ -162,6 +147,8 @@ class TrainingSet(Dataset[Any]):
             return self._as_in_use(samples[0], ticket)
         if self.config.layout == "patches":
             return patched(samples[0], ticket.frame_hw, rng)
+        if self.config.layout == "crops":
+            return cropped(samples[0], ticket.frame_hw, rng, strength=strength)
         return jittered(samples[0], ticket.frame_hw, rng, strength=strength)
 
     def _as_in_use(self, sample: Sample, ticket: Ticket) -> Sample:
@@ -177,7 +164,9 @@ class TrainingSet(Dataset[Any]):
         height, width = placement.frame_hw
         whole, masks = (0, 0, width, height), sample.masks
         moved = None if masks is None else masks.moved(placement.scale_xy, placement.offset_xy, whole)
-        return replace(sample, image=frame, boxes=placement.to_frame(sample.boxes), masks=moved)
+        label_map = None if sample.label_map is None else lay_in_map(sample.label_map, placement, IGNORE)
+        boxes = placement.to_frame(sample.boxes)
+        return replace(sample, image=frame, boxes=boxes, masks=moved, label_map=label_map)
 
     def _recipe_of_worker(self) -> Recipe:
         """Made where it is used: albumentations is slow to import."""
@@ -192,17 +181,85 @@ class TrainingSet(Dataset[Any]):
         return self._recipe
 
 
+class TrainingSet(FrameSet):
+    """Pictures and their objects; `masks`: samples hold masks too.
+
+    `proposer`: samples hold proposals among their boxes (`augment.sample.with_proposals`).
+    """
+
+    def __init__(
+        self,
+        truth: AnnotationSet,
+        config: TrainConfig,
+        preprocess: Preprocess,
+        *,
+        masks: bool = False,
+        proposer: Proposer | None = None,
+    ) -> None:
+        super().__init__(truth, config, preprocess)
+        self.objects = truth
+        self.masks = masks
+        self.proposer = proposer
+
+    def read(self, index: int) -> Sample:
+        """The picture and its truth as they are. Raises ImageError."""
+        rows = self.objects.rows(index)
+        image = read_image(self.objects.image_path(index))
+        image_hw = (image.shape[0], image.shape[1])
+        sample = Sample(
+            image,
+            self.objects.boxes[rows].astype(np.float32),
+            self.objects.labels[rows],
+            self.objects.ignored[rows],
+            self._cutouts(index, image_hw) if self.masks else None,
+        )
+        if self.proposer is None:
+            return sample
+        file = ImageFile(self.objects.image_path(index), PurePosixPath(self.objects.image_files[index]))
+        return with_proposals(sample, self.proposer(file, image_hw))
+
+    def _cutouts(self, index: int, image_hw: tuple[int, int]) -> Cutouts:
+        rows = self.objects.rows(index)
+        try:
+            return Cutouts.of_outlines(self.objects.outlines[rows], self.objects.boxes[rows], image_hw)
+        except ValueError as error:
+            raise ImageError(self.objects.image_path(index), f"its masks cannot be used: {error}") from error
+
+
+class MapSet(FrameSet):
+    """Pictures and their label maps instead of objects."""
+
+    def __init__(self, truth: SemanticSet, config: TrainConfig, preprocess: Preprocess) -> None:
+        super().__init__(truth, config, preprocess)
+        self.maps = truth
+
+    def read(self, index: int) -> Sample:
+        """The picture and its label map as they are. Raises ImageError."""
+        path = self.maps.image_path(index)
+        image = read_image(path)
+        try:
+            label_map = self.maps.label_map(index)
+        except DataError as error:
+            raise ImageError(path, f"its label map cannot be used: {error}") from error
+        if label_map.shape != image.shape[:2]:
+            sizes = [f"{w}x{h}" for h, w in (label_map.shape, image.shape[:2])]
+            raise ImageError(path, f"its label map is {sizes[0]} pixels, the picture {sizes[1]}")
+        return Sample.of_map(image, label_map)
+
+
 class EpochBatches(Sampler[list[Ticket]]):
     """The batches of an epoch: every picture once, in an order and at sizes drawn from (seed, epoch).
 
-    With fit="shorter" a batch's frame is as large as the largest of its pictures, so that upright ones and others go
-    into batches of their own as far as they can; `image_hw` (count, 2) then says their sizes.
+    With fit="shorter", unless crops are cut, a batch's frame is as large as the largest of its pictures, so that
+    upright ones and others go into batches of their own as far as they can; `image_hw` (count, 2) then says their
+    sizes.
     """
 
     def __init__(self, count: int, config: TrainConfig, image_hw: NDArray[Any] | None = None) -> None:
         self.count = count
         self.config = config
-        self.image_hw = image_hw if config.fit == "shorter" else None
+        own_shape = config.fit == "shorter" and (config.layout != "crops" or config.augment == "none")
+        self.image_hw = image_hw if own_shape else None
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -264,7 +321,9 @@ def collate(answers: list[tuple[Sample | None, list[str], list[ImageError]]]) ->
     files = [name for sample, names, _ in answers if sample is not None for name in names]
     errors = [error for _, _, met in answers for error in met]
     cutouts = [s.masks for s in samples if s.masks is not None]
-    return Batch(torch.from_numpy(frames), targets, files, errors, cutouts if cutouts else None)
+    maps = [s.label_map for s in samples if s.label_map is not None]
+    label_maps = torch.from_numpy(np.stack(maps)) if maps else None
+    return Batch(torch.from_numpy(frames), targets, files, errors, cutouts if cutouts else None, label_maps)
 
 
 def target_of(sample: Sample) -> Target:
@@ -274,7 +333,7 @@ def target_of(sample: Sample) -> Target:
     return Target(boxes, labels, ignored, proposals=torch.from_numpy(proposals))
 
 
-def loader(dataset: TrainingSet, batches: EpochBatches, workers: int) -> DataLoader[Any]:
+def loader(dataset: FrameSet, batches: EpochBatches, workers: int) -> DataLoader[Any]:
     """The loader of a run; worker processes stay alive between epochs."""
     return DataLoader(
         dataset,

@@ -29,10 +29,10 @@ from detseg.training.schedule import MovingAverage
 
 @dataclass
 class RunState:
-    """Where a run stands: epochs done, the best AP so far and when, evaluations since then."""
+    """Where a run stands: epochs done, the best score so far (AP, mean IoU) and when, evaluations since then."""
 
     epoch: int = 0
-    best_ap: float = -1.0
+    best: float = -1.0
     best_epoch: int = 0
     stale: int = 0
 

@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from detseg.detectors.contract import Detector
 from detseg.errors import DataError, DetsegError, ImageError
 from detseg.preprocess import Preprocess
+from detseg.segmenters.contract import Segmenter
 from detseg.training.config import TrainConfig
-from detseg.training.data import Batch, EpochBatches, TrainingSet, loader
+from detseg.training.data import Batch, EpochBatches, FrameSet, loader
 from detseg.training.folder import RunFolder, RunState
 from detseg.training.schedule import MovingAverage, cosine_factor
 from detseg.training.stages import StageStep, finish
 
 Metrics = dict[str, float]
-Validate = Callable[[Detector], Metrics]  # must hold "ap"; see `decisive`
+Validate = Callable[[Any], Metrics]  # of the model as it is; see `decisive` for what it must hold
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ class NonFiniteLoss(DetsegError):
 class Trainer:
     """One run: `Trainer(...).run()`. Public attributes are what a resumed run needs back."""
 
-    model: Detector
+    model: Detector | Segmenter
     preprocess: Preprocess
-    data: TrainingSet
+    data: FrameSet
     config: TrainConfig
     folder: RunFolder
     validate: Validate
@@ -112,9 +113,9 @@ class Trainer:
             state.epoch += 1
             self.folder.save_state(state, self.model, self.optimizer, self.average, done.row())
             self.report(done)
-        if self.model.later_stages:
+        if isinstance(self.model, Detector) and self.model.later_stages:
             metrics = finish(self.model, self.data, self.folder, state.epoch, self.validate, self.report)
-            state = replace(state, best_ap=decisive(metrics), best_epoch=state.epoch)
+            state = replace(state, best=decisive(metrics), best_epoch=state.epoch)
         return state
 
     def _epoch(self, fabric: Fabric, optimizer: Any, feed: Any, epoch: int, steps: int) -> EpochDone:
@@ -143,7 +144,7 @@ class Trainer:
 
     def _step(self, fabric: Fabric, optimizer: Any, batch: Batch, *, last: bool) -> Metrics:
         images = normalised(batch.frames.to(fabric.device), self.preprocess)
-        losses = self.network.losses(images, [target.to(fabric.device) for target in batch.targets])
+        losses = self.network.losses(images, batch.truth(fabric.device))
         total = torch.stack(list(losses.values())).sum()
         values = {name: float(value.detach()) for name, value in losses.items()}
         _check_finite(values, batch.files)
@@ -176,10 +177,10 @@ class Trainer:
         try:
             metrics = self.validate(self.model)
             score = decisive(metrics)
-            better = score > state.best_ap
+            better = score > state.best
             state.stale = 0 if better else state.stale + 1
             if better:
-                state.best_ap, state.best_epoch = score, done.epoch + 1
+                state.best, state.best_epoch = score, done.epoch + 1
             self.folder.save_weights(self.model, metrics, done.epoch + 1, best=better)
         finally:
             self.model.load_state_dict(own)
@@ -190,8 +191,8 @@ class Trainer:
 
 
 def decisive(metrics: Metrics) -> float:
-    """The number by which the best weights are kept: the AP of masks where they are measured, else that of boxes."""
-    return metrics.get("mask_ap", metrics["ap"])
+    """The number by which the best weights are kept: of masks where they are measured, else of boxes, or of maps."""
+    return next(metrics[name] for name in ("mask_ap", "ap", "miou") if name in metrics)
 
 
 def normalised(frames: Tensor, preprocess: Preprocess) -> Tensor:

@@ -7,23 +7,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from detseg import catalog, checkpoints
-from detseg.annotations import AnnotationSet, Categories, ClassMatch, splits
+from detseg.annotations import AnnotationSet, Categories, ClassMatch, load_label_maps, splits
 from detseg.annotations import load as load_truth
 from detseg.annotations.anchors import Anchors, fit_of, kmeans_anchors, sizes_in_frame
+from detseg.annotations.map_summary import pixel_counts
+from detseg.annotations.semantic import Painted, SemanticSet
 from detseg.annotations.split_names import canonical
 from detseg.checkpoints import Card
 from detseg.detectors.contract import Detector
 from detseg.errors import DataError, DetsegError
+from detseg.parts.map_losses import PixelCounts
 from detseg.preprocess import Preprocess
 from detseg.proposals import FileProposer, ProposalSettings, Proposer, Searcher
+from detseg.segmenters.contract import Segmenter
 from detseg.training.config import TrainConfig
+from detseg.training.data import FrameSet, MapSet, TrainingSet
 from detseg.training.shared_truth import share
 
 Downloads = Callable[[int, int | None], None]
@@ -34,15 +39,20 @@ class Prepared:
     """Everything a run starts from; `anchors`, how well they fit the data, and `left_random` are for telling."""
 
     config: TrainConfig
-    truth: AnnotationSet
-    validation: AnnotationSet | None
-    model: Detector
+    data: FrameSet
+    validation: AnnotationSet | SemanticSet | None
+    model: Detector | Segmenter
     card: Card
-    anchors: Anchors | None
+    anchors: Anchors | None = None
     left_random: tuple[str, ...] = ()  # tensors that a checkpoint of another kind of model or data did not fill
     known_classes: tuple[str, ...] | None = None  # those that the checkpoint knows, too; None without one
-    masks: bool = False  # whether the model learns from masks, and answers with them
+    masks: bool = False  # whether a detector learns from masks, and answers with them
     proposer: Proposer | None = None  # where its proposals come from, if it looks at such
+
+    @property
+    def truth(self) -> AnnotationSet | SemanticSet:
+        """What is learnt from."""
+        return self.data.truth
 
 
 def prepare(config: TrainConfig, command: str, progress: Downloads | None = None) -> Prepared:
@@ -51,14 +61,14 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
     `progress` hears of a download of the backbone's weights: bytes so far, bytes in all where the server tells.
     Raises DataError, WeightsError or DetsegError in words for the user.
     """
-    entry = catalog.entry(config.model)
+    if catalog.entry(config.model).task == "segment":
+        return _prepared_for_maps(config, command, progress)
     module = catalog.module(config.model)
     truth, validation = read_truth(config)
     masks = bool(getattr(module, "NEEDS_MASKS", False))
     if masks:
         _expect_masks(config, truth)
     truth = share(truth)
-    torch.manual_seed(config.seed)
     found: list[Anchors] = []
 
     def anchors(count: int) -> NDArray[np.float64] | None:
@@ -68,10 +78,70 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
         found.append(kmeans_anchors(sizes, count, config.seed))
         return found[0].wh
 
+    started = _started(config, command, truth, anchors if config.anchors == "data" else None, progress)
+    card = started.card
+    fit = found[0] if found else _fit_of_own_anchors(card, truth, config)
+    if fit is not None:
+        about = {"from": "data" if found else "model", "mean_iou": fit.mean_iou, "reach": fit.best_possible_recall}
+        card = replace(card, training={**card.training, "anchors": about})
+    proposer = _proposer(config, card, [truth, *([validation] if validation else [])])
+    return Prepared(
+        config=config,
+        data=TrainingSet(truth, config, card.preprocess, masks=masks, proposer=proposer),
+        validation=validation,
+        model=started.model,
+        card=card,
+        anchors=fit,
+        left_random=started.left_random,
+        known_classes=started.known_classes,
+        masks=masks,
+        proposer=proposer,
+    )
+
+
+def _prepared_for_maps(config: TrainConfig, command: str, progress: Downloads | None) -> Prepared:
+    """The same of a segmenter, which learns from label maps."""
+    if config.mixup:
+        raise DetsegError(f"{config.model} learns from label maps, which cannot be blended; leave --mixup out")
+    truth, validation = read_label_maps(config)
+    started = _started(config, command, truth, lambda: PixelCounts(*pixel_counts(truth)), progress)
+    return Prepared(
+        config=config,
+        data=MapSet(truth, config, started.card.preprocess),
+        validation=validation,
+        model=started.model,
+        card=started.card,
+        left_random=started.left_random,
+        known_classes=started.known_classes,
+    )
+
+
+class _Started(NamedTuple):
+    """A model as training begins with it; see `Prepared`."""
+
+    model: Detector | Segmenter
+    card: Card
+    left_random: tuple[str, ...]
+    known_classes: tuple[str, ...] | None
+
+
+def _started(
+    config: TrainConfig,
+    command: str,
+    truth: AnnotationSet | SemanticSet,
+    about_data: Callable[..., Any] | None,
+    progress: Downloads | None,
+) -> _Started:
+    """The model with its starting weights, what is to be frozen frozen, and its card.
+
+    `about_data`: what its `configure` may ask of the data: anchors of a detector, pixels of a segmenter.
+    """
+    entry, module = catalog.entry(config.model), catalog.module(config.model)
+    torch.manual_seed(config.seed)
     options = {"backbone": config.backbone, **entry.options, **_structure(config), **config.options}
-    settings = module.configure(len(truth.categories), options, anchors if config.anchors == "data" else None)
+    settings = module.configure(len(truth.categories), options, about_data)
     pretrained = None if config.weights else config.backbone_weights
-    model: Detector = module.build(settings, backbone_weights=pretrained, progress=progress)
+    model: Detector | Segmenter = module.build(settings, backbone_weights=pretrained, progress=progress)
     left_random, known = _start_from(model, config.weights, truth.categories) if config.weights else ((), None)
     backbone: Any = model.backbone
     backbone.freeze(config.freeze_stages)
@@ -83,13 +153,9 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
         categories=truth.categories,
         preprocess=_preprocess(config, getattr(settings, "backbone", None), backbone),
         training=provenance(config, truth, command),
+        task=entry.task,
     )
-    fit = found[0] if found else _fit_of_own_anchors(card, truth, config)
-    if fit is not None:
-        about = {"from": "data" if found else "model", "mean_iou": fit.mean_iou, "reach": fit.best_possible_recall}
-        card = replace(card, training={**card.training, "anchors": about})
-    proposer = _proposer(config, card, [truth, *([validation] if validation else [])])
-    return Prepared(config, truth, validation, model, card, fit, left_random, known, masks, proposer)
+    return _Started(model, card, left_random, known)
 
 
 def _proposer(config: TrainConfig, card: Card, sets: Sequence[AnnotationSet]) -> Proposer | None:
@@ -124,11 +190,31 @@ def read_truth(config: TrainConfig) -> tuple[AnnotationSet, AnnotationSet | None
     if val_split is None:
         return truth, None
     validation = load_truth(config.data, val_split)
+    _expect_same_classes(config, truth, validation)
+    return truth, validation
+
+
+def _expect_same_classes(
+    config: TrainConfig, truth: AnnotationSet | SemanticSet, validation: AnnotationSet | SemanticSet
+) -> None:
     if validation.categories.names != truth.categories.names:
         raise DataError(
             f"{config.data}: the classes to train on ({', '.join(truth.categories.names)}) are not those to validate "
             f"on ({', '.join(validation.categories.names)})"
         )
+
+
+def read_label_maps(config: TrainConfig) -> tuple[SemanticSet, SemanticSet | None]:
+    """The training pictures with their label maps, and those to validate on (None where there is no such split)."""
+    available = splits(config.data)
+    truth = load_label_maps(config.data, config.split or _usual(available, "train"))
+    if config.border_weight and isinstance(truth.source, Painted):  # objects that touch are to be told apart
+        truth = replace(truth, source=replace(truth.source, apart=True))
+    val_split = config.val_split or _usual(available, "val", "test")
+    if val_split is None:
+        return truth, None
+    validation = load_label_maps(config.data, val_split)
+    _expect_same_classes(config, truth, validation)
     return truth, validation
 
 
@@ -165,7 +251,9 @@ def _preprocess(config: TrainConfig, name: str | None, backbone: Any) -> Preproc
     return replace(own, mean=card.preprocess.mean, std=card.preprocess.std)
 
 
-def _start_from(model: Detector, weights: str, categories: Categories) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _start_from(
+    model: Detector | Segmenter, weights: str, categories: Categories
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Copies every tensor that fits; returns the names of those left as they were, and of the classes it knows."""
     card, state = checkpoints.load(weights)
     own = model.state_dict()
@@ -176,15 +264,11 @@ def _start_from(model: Detector, weights: str, categories: Categories) -> tuple[
     return tuple(name for name in own if name not in fitting), tuple(categories.names[i] for i in sorted(known))
 
 
-def provenance(config: TrainConfig, truth: AnnotationSet, command: str) -> dict[str, Any]:
+def provenance(config: TrainConfig, truth: AnnotationSet | SemanticSet, command: str) -> dict[str, Any]:
     """Where a checkpoint comes from: data, command, settings, versions, machine."""
+    about = {"name": Path(config.data).name, "fingerprint": truth.fingerprint(), "pictures": len(truth)}
     return {
-        "data": {
-            "name": Path(config.data).name,
-            "fingerprint": truth.fingerprint(),
-            "pictures": len(truth),
-            "objects": len(truth.boxes),
-        },
+        "data": about | ({"objects": len(truth.boxes)} if isinstance(truth, AnnotationSet) else {}),
         "command": command,
         "settings": config.model_dump(exclude={"data"}),
         "versions": {name: version(name) for name in ("detseg", "torch", "torchvision", "albumentations", "numpy")},

@@ -20,7 +20,7 @@ from detseg import checkpoints, files
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError, ImageError
 from detseg.preprocess.recipe import lay_in
-from detseg.training.data import TrainingSet, target_of
+from detseg.training.data import FrameSet, target_of
 from detseg.training.folder import RunFolder
 
 
@@ -37,7 +37,7 @@ class StageStep:
 class PicturesInUse:
     """The training pictures laid in as the finished model will see them. See `detectors.contract.Lessons`."""
 
-    data: TrainingSet
+    data: FrameSet
     device: torch.device
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class PicturesInUse:
 
 def finish(
     model: Detector,
-    data: TrainingSet,
+    data: FrameSet,
     folder: RunFolder,
     epoch: int,
     validate: Callable[[Detector], dict[str, float]],

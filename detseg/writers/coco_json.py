@@ -5,7 +5,7 @@ Objects with a mask have its run lengths as `segmentation` and its pixels as `ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,30 +32,29 @@ def coco_rows(found: Detections, image_id: int, categories: Categories) -> Itera
         yield row
 
 
-class CocoWriter:
+class CocoFiles:
     """predictions.json; pictures without an id of their own are numbered in images.json beside it.
 
     images.json is the start of a COCO file: "images" with id, file_name, width and height of every picture,
-    also of those without objects, and "categories".
+    also of those in which nothing was found, and "categories".
     """
 
     def __init__(self, out: Path, categories: Categories, options: Options) -> None:
         self.place = out / "predictions.json"
-        self._categories, self._ids = categories, options.image_ids
+        self.categories, self._ids = categories, options.image_ids
         self._results = _JsonList(self.place, b"[")
         self._images = _JsonList(out / "images.json", b'{"images": [') if self._ids is None else None
         self._pictures = 0
 
-    def append(self, file: ImageFile, found: Detections) -> None:
-        """Adds the objects of one picture, and the picture. Raises DataError when its id is not known."""
+    def add(self, file: ImageFile, image_hw: tuple[int, int], rows: Callable[[int], Iterable[dict[str, Any]]]) -> None:
+        """Adds a picture and its `rows`, given its id. Raises DataError when its id is not known."""
         self._pictures += 1
         image_id = self._id(file)
-        for row in coco_rows(found, image_id, self._categories):
+        for row in rows(image_id):
             self._results.append(row)
         if self._images is not None:
-            h, w = (int(side) for side in found.image_hw)
-            row = {"id": image_id, "file_name": file.name.as_posix(), "width": w, "height": h}
-            self._images.append(row)
+            h, w = (int(side) for side in image_hw)
+            self._images.append({"id": image_id, "file_name": file.name.as_posix(), "width": w, "height": h})
 
     def close(self) -> None:
         """Ends both files."""
@@ -63,7 +62,7 @@ class CocoWriter:
             self._results.close(b"]\n")
         finally:
             if self._images is not None:
-                self._images.close(b'], "categories": ' + to_json(self._categories.to_json()) + b"}\n")
+                self._images.close(b'], "categories": ' + to_json(self.categories.to_json()) + b"}\n")
 
     def _id(self, file: ImageFile) -> int:
         if self._ids is None:
@@ -72,6 +71,14 @@ class CocoWriter:
             return self._ids[file.name.as_posix()]
         except KeyError:
             raise DataError(f"{file.path}: the data set has no picture {file.name.as_posix()!r}") from None
+
+
+class CocoWriter(CocoFiles):
+    """A row for each object."""
+
+    def append(self, file: ImageFile, found: Detections) -> None:
+        """Adds the objects of one picture, and the picture. Raises DataError when its id is not known."""
+        self.add(file, found.image_hw, lambda image_id: coco_rows(found, image_id, self.categories))
 
 
 class _JsonList:

@@ -1,7 +1,8 @@
 """What a format must offer, in two kinds: one file per picture, or one file for the whole run.
 
 The kinds differ in who may call them. A picture's own files touch nothing else, so threads may write them at
-once; what gathers all pictures is written by one caller, in the order of the pictures.
+once; what gathers all pictures is written by one caller, in the order of the pictures. What was found is Detections
+or a LabelMap: `opening` says which formats are for which.
 """
 
 from __future__ import annotations
@@ -9,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detseg.images import ImageFile
-from detseg.results import Detections
 
 Picture = NDArray[np.uint8]  # (h, w, 3) RGB, upright, the size that the detections speak of
 
@@ -38,7 +38,7 @@ class PictureWriter(Protocol):
     place: Path
     needs_image: bool
 
-    def write(self, file: ImageFile, image: Picture | None, found: Detections) -> None:
+    def write(self, file: ImageFile, image: Picture | None, found: Any) -> None:
         """Writes what belongs to this picture alone; several threads may call it. Raises DetsegError."""
         ...
 
@@ -48,7 +48,7 @@ class RunWriter(Protocol):
 
     place: Path
 
-    def append(self, file: ImageFile, found: Detections) -> None:
+    def append(self, file: ImageFile, found: Any) -> None:
         """Adds one picture; called by one thread, in order. Raises DetsegError."""
         ...
 

@@ -12,10 +12,18 @@ from typing import Any
 from detseg.annotations.categories import Categories
 from detseg.errors import DetsegError
 from detseg.images import ImageFile
-from detseg.results import Detections
+from detseg.results import Detections, LabelMap
 from detseg.writers.coco_json import CocoWriter
 from detseg.writers.contract import Options, Picture, PictureWriter, RunWriter
 from detseg.writers.crops import CropWriter
+from detseg.writers.label_map_files import (
+    AreaCsvWriter,
+    AreaLinesWriter,
+    CocoMapWriter,
+    IndexWriter,
+    MapOverlayWriter,
+    MaskWriter,
+)
 from detseg.writers.overlay import OverlayWriter
 from detseg.writers.table import CsvWriter, JsonLinesWriter
 from detseg.writers.voc_xml import VocWriter
@@ -31,6 +39,9 @@ _PER_PICTURE: dict[str, _Maker] = {
 }
 _PER_RUN: dict[str, _Maker] = {"coco": CocoWriter, "csv": CsvWriter, "jsonl": JsonLinesWriter}
 FORMATS = ("image", "coco", "yolo", "yolo-seg", "voc", "csv", "jsonl", "crops")
+_MAP_PER_PICTURE: dict[str, _Maker] = {"image": MapOverlayWriter, "mask": MaskWriter, "index": IndexWriter}
+_MAP_PER_RUN: dict[str, _Maker] = {"csv": AreaCsvWriter, "jsonl": AreaLinesWriter, "coco": CocoMapWriter}
+MAP_FORMATS = ("image", "mask", "index", "csv", "jsonl", "coco")
 
 
 class Writers:
@@ -46,7 +57,7 @@ class Writers:
         self.places = {name: writer.place for name, writer in per_picture.items()}
         self.places |= {name: writer.place for name, writer in per_run.items()}
 
-    def write_files(self, file: ImageFile, image: Picture | None, found: Detections) -> None:
+    def write_files(self, file: ImageFile, image: Picture | None, found: Detections | LabelMap) -> None:
         """Writes the files that belong to this picture alone.
 
         `image` (h, w, 3) RGB, the size of `found.image_hw`; None will do unless `needs_image`. Raises
@@ -58,12 +69,12 @@ class Writers:
         for writer in self._per_picture.values():
             writer.write(file, image, found)
 
-    def append(self, file: ImageFile, found: Detections) -> None:
+    def append(self, file: ImageFile, found: Detections | LabelMap) -> None:
         """Adds this picture to the files that gather all. Raises DetsegError."""
         for writer in self._per_run.values():
             writer.append(file, found)
 
-    def write(self, file: ImageFile, image: Picture | None, found: Detections) -> None:
+    def write(self, file: ImageFile, image: Picture | None, found: Detections | LabelMap) -> None:
         """Both of the above."""
         self.write_files(file, image, found)
         self.append(file, found)
@@ -100,20 +111,40 @@ def open_writers(
     picture name, for COCO. Raises DetsegError: a name that is no format, two that write the same files, a folder
     that cannot be written.
     """
-    unknown = next((name for name in names if name not in FORMATS), None)
-    if unknown is not None:
-        near = difflib.get_close_matches(unknown, FORMATS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise DetsegError(f"{unknown!r} is no format; {hint}formats are {', '.join(FORMATS)}")
+    _expect_formats(names, FORMATS)
     if {"yolo", "yolo-seg"} <= set(names):
         raise DetsegError("yolo (boxes) and yolo-seg (outlines) are the same files in labels/; choose one of them")
-    options = Options(save_conf, image_ids)
-    per_picture = {name: make(out, categories, options) for name, make in _PER_PICTURE.items() if name in names}
+    return _opened(names, _PER_PICTURE, _PER_RUN, out, categories, Options(save_conf, image_ids))
+
+
+def open_map_writers(names: Sequence[str], out: Path, categories: Categories) -> Writers:
+    """Opens the formats of label maps `names` (of `MAP_FORMATS`) in the folder `out`. Raises as `open_writers`."""
+    _expect_formats(names, MAP_FORMATS)
+    return _opened(names, _MAP_PER_PICTURE, _MAP_PER_RUN, out, categories, Options())
+
+
+def _expect_formats(names: Sequence[str], known: Sequence[str]) -> None:
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        near = difflib.get_close_matches(unknown, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise DetsegError(f"{unknown!r} is no format; {hint}formats are {', '.join(known)}")
+
+
+def _opened(
+    names: Sequence[str],
+    per_picture: Mapping[str, _Maker],
+    per_run: Mapping[str, _Maker],
+    out: Path,
+    categories: Categories,
+    options: Options,
+) -> Writers:
+    each = {name: make(out, categories, options) for name, make in per_picture.items() if name in names}
     with ExitStack() as opened:  # when one cannot be opened the others are ended
-        per_run = {}
-        for name, make in _PER_RUN.items():
+        gathering = {}
+        for name, make in per_run.items():
             if name in names:
-                per_run[name] = make(out, categories, options)
-                opened.callback(per_run[name].close)
+                gathering[name] = make(out, categories, options)
+                opened.callback(gathering[name].close)
         opened.pop_all()
-    return Writers(per_picture, per_run)
+    return Writers(each, gathering)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detseg.annotations.categories import Categories
+from detseg.annotations.semantic import IGNORE
 from detseg.geometry import rle as run_lengths
 from detseg.images import ImageFile
 from detseg.results import Detections
@@ -27,6 +28,9 @@ Colour = tuple[int, int, int]  # RGB
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in whole pixels
 
 _SHADE = 0.4  # of a class's colour over the pixels of a mask
+_MAP_SHADE = 0.55  # and of a label map
+_GREY = (150, 150, 150)
+_NOTHING = ("background", "bg", "_background_", "none")
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,27 @@ def draw(image: Picture, found: Detections, categories: Categories) -> Picture:
     for tile, spot in reversed(labels):
         paste(canvas, tile, spot)
     return canvas
+
+
+def is_clear(label: int, categories: Categories) -> bool:
+    """Is this class what most pixels are in many sets, and so left as it is?"""
+    return label == 0 and categories.names[label].lower() in _NOTHING
+
+
+def map_colours(label_map: NDArray[np.uint8], categories: Categories) -> NDArray[np.uint8]:
+    """(h, w) class indices -> (h, w, 4) RGBA; background is clear, pixels that do not count are grey."""
+    table = np.zeros((256, 4), np.uint8)
+    for index in range(len(categories)):
+        table[index] = (0, 0, 0, 0) if is_clear(index, categories) else (*class_colour(index), 255)
+    table[IGNORE] = (*_GREY, 255)
+    return table[label_map]
+
+
+def shaded(image: Picture, label_map: NDArray[np.uint8], categories: Categories) -> Picture:
+    """A copy of `image` (h, w, 3) RGB with each class's colour over its pixels."""
+    colours = map_colours(label_map, categories)
+    alpha = colours[..., 3:].astype(np.float32) / 255 * _MAP_SHADE
+    return np.rint(image + (colours[..., :3] - image.astype(np.float32)) * alpha).astype(np.uint8)
 
 
 def _rectangles(found: Detections, shape: tuple[int, ...]) -> list[Rectangle]:

@@ -15,16 +15,13 @@ from detseg.annotations.semantic import IGNORE, SemanticSet
 from detseg.errors import DataError
 from detseg.images import read_image
 from detseg.writers.contract import Picture
-from detseg.writers.overlay import Placed, Style, class_colour, label_tile, paste
+from detseg.writers.overlay import Placed, Style, class_colour, label_tile, paste, shaded
 from detseg.writers.text import readable
 
 Ring = NDArray[np.float64]  # (p, 2) points x, y
 
 _SHADE = 0.28  # of a class's colour inside an outline
-_MAP_SHADE = 0.55  # and over the pixels of a label map
-_GREY = (150, 150, 150)
 _DASH = 5  # times the width of the line
-_NOTHING = ("background", "bg", "_background_", "none")  # what most pixels are in many sets: left clear
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,25 +73,13 @@ def draw_scene(scene: Scene, categories: Categories) -> Picture:
     """The picture with its truth: outlines filled, boxes framed, dashed where ignored, each class in its colour."""
     canvas = scene.image.copy()
     if scene.label_map is not None:
-        colours = map_colours(scene.label_map, categories)
-        alpha = colours[..., 3:].astype(np.float32) / 255 * _MAP_SHADE
-        return np.rint(canvas + (colours[..., :3] - canvas.astype(np.float32)) * alpha).astype(np.uint8)
+        return shaded(canvas, scene.label_map, categories)
     style = Style.for_picture((canvas.shape[0], canvas.shape[1]))
     ordered = sorted(scene.things, key=lambda t: -float((t.box[2:] - t.box[:2]).prod()))
     for thing in ordered:
         _draw_thing(canvas, thing, style.line)
     _draw_names(canvas, ordered, categories, style.font)
     return canvas
-
-
-def map_colours(label_map: NDArray[np.uint8], categories: Categories) -> NDArray[np.uint8]:
-    """(h, w) class indices -> (h, w, 4) RGBA; background is clear, pixels that do not count are grey."""
-    table = np.zeros((256, 4), np.uint8)
-    for index, name in enumerate(categories.names):
-        clear = index == 0 and name.lower() in _NOTHING
-        table[index] = (0, 0, 0, 0) if clear else (*class_colour(index), 255)
-    table[IGNORE] = (*_GREY, 255)
-    return table[label_map]
 
 
 def _small(path: Path, side: int) -> tuple[Picture, tuple[float, float], tuple[int, int]]:

@@ -42,7 +42,7 @@ def test_what_was_found_comes_back_to_the_last_bit(tmp_path):
     assert len(again) == len(ODD)
     for seed, name in enumerate(ODD):
         assert image(name) in again
-        before, after = found(seed), again.detections(image(name))
+        before, after = found(seed), again.found(image(name))
         np.testing.assert_array_equal(before.boxes, after.boxes)
         np.testing.assert_array_equal(before.scores, after.scores)
         np.testing.assert_array_equal(before.labels, after.labels)
@@ -66,7 +66,7 @@ def test_a_line_cut_short_by_a_crash_is_dropped_and_written_over(tmp_path, cut):
     again.close()
     last = Journal(tmp_path, SETTINGS, resume=True)
     assert len(last) == 3
-    assert last.detections(image("s")).image_hw == (1, 1)
+    assert last.found(image("s")).image_hw == (1, 1)
     assert path.read_bytes().count(b"\n") == 4
 
 

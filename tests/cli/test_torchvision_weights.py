@@ -88,7 +88,7 @@ def test_coco_is_taken_where_ninety_classes_fit_and_unused_ids_are_left_out(tmp_
     assert categories == coco_categories()
     # COCO's own numbers: 12 (street sign) and nine more were never used
     assert (len(categories), categories.ids[11], categories.names[11], categories.ids[79]) == (80, 13, "stop sign", 90)
-    rows = open_runtime(tmp_path / "coco.safetensors", device="cpu")._network.detector.predictor.logits.weight
+    rows = open_runtime(tmp_path / "coco.safetensors", device="cpu")._network.model.predictor.logits.weight
     kept = theirs.roi_heads.box_predictor.cls_score.weight[[0, *categories.ids]]
     assert torch.equal(rows, kept)
     (tmp_path / "coco.names").write_text("\n".join(categories.names))

@@ -140,7 +140,7 @@ def test_a_compressed_checkpoint_costs_less_and_is_one_like_any_other(tmp_path, 
     images, boxes = torch.zeros(1, 3, 64, 64), [boxes_in(50, 64)]
     costs = []
     for file in (whole, out):
-        detector = read_network(file)[1].detector
+        detector = read_network(file)[1].model
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             detector.head(torch.zeros(50, 16, 7, 7))
             detector.detect(images, boxes)

@@ -282,9 +282,7 @@ def test_the_checkpoint_stands_alone(tmp_path, model):
     save(path, card, model.state_dict())
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        for mine, other in zip(
-            model.detect(images)[:2], read_network(path)[1].detector.detect(images)[:2], strict=True
-        ):
+        for mine, other in zip(model.detect(images)[:2], read_network(path)[1].model.detect(images)[:2], strict=True):
             assert torch.equal(mine, other)
 
 

@@ -123,7 +123,7 @@ def test_boxes_scores_and_labels_are_torchvisions(name, tmp_path):
         raw = ours.double().detect(as_ours(name, [image.double() for image in images]))
     selection = SELECTIONS[name]
     for outcome, wanted in zip(detect_files(files, runtime, selection), single, strict=True):
-        expect_equal(outcome.detections, wanted, selection, pixels=0.01)
+        expect_equal(outcome.found, wanted, selection, pixels=0.01)
     for i, wanted in enumerate(double):
         expect_equal(select(raw.boxes[i].numpy(), raw.scores[i].numpy(), selection), wanted, selection, pixels=1e-4)
 

@@ -80,7 +80,7 @@ def test_boxes_are_in_the_pixels_of_the_full_picture(tmp_path, hw, box, fit, kee
     file = picture(tmp_path / "a.jpg", hw, box)
     runtime = RedFinder(Preprocess(frame_hw=(160, 192), fit=fit))
     (outcome,) = detect_files([file], runtime, Selection(), keep_images=keep_images)
-    found = outcome.detections
+    found = outcome.found
     assert found.image_hw == hw
     assert found.path == file.path
     pixel = max(hw[0] / 160, hw[1] / 192, 1)  # of the frame, in the picture's
@@ -96,7 +96,7 @@ def test_pictures_of_any_shape_share_a_batch_and_views_where_frames_have_their_s
     runtime = RedFinder(Preprocess((128, 192), "shorter"))
     views = Views.of((0.75, 1.0), "all")
     for looks in (None, views):
-        found = [o.detections for o in detect_files(files, runtime, Selection(), batch=3, views=looks)]
+        found = [o.found for o in detect_files(files, runtime, Selection(), batch=3, views=looks)]
         for (hw, box), one in zip(boxes.items(), found, strict=True):
             assert one.image_hw == hw
             np.testing.assert_allclose(one.boxes, [box], atol=3 * max(hw[0] / 128, hw[1] / 192, 1))
@@ -120,9 +120,9 @@ def test_boxes_are_of_the_upright_picture(tmp_path, orientation):
     mask.getexif()[0x0112] = orientation
     upright = np.asarray(ImageOps.exif_transpose(mask))
     ys, xs = np.nonzero(upright)
-    assert outcome.detections.image_hw == upright.shape
+    assert outcome.found.image_hw == upright.shape
     expected = [[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]]
-    np.testing.assert_allclose(outcome.detections.boxes, expected, atol=1.5 * 1200 / 160)
+    np.testing.assert_allclose(outcome.found.boxes, expected, atol=1.5 * 1200 / 160)
 
 
 @pytest.mark.parametrize(("batch", "workers", "network_threads"), [(1, 1, 1), (4, 2, 1), (1, 3, 3), (3, 4, 2)])
@@ -143,11 +143,11 @@ def test_order_and_faults_stay_in_place(tmp_path, batch, workers, network_thread
         if i in (7, 8):
             assert isinstance(outcome.fault, ImageError)
             assert outcome.fault.path == files[i].path
-            assert outcome.detections is None
+            assert outcome.found is None
         else:
             assert outcome.fault is None
             expected = [] if boxes[i] is None else [boxes[i]]
-            np.testing.assert_allclose(outcome.detections.boxes, np.reshape(expected, (-1, 4)), atol=1.5)
+            np.testing.assert_allclose(outcome.found.boxes, np.reshape(expected, (-1, 4)), atol=1.5)
     assert sum(runtime.batches) == 21
     assert max(runtime.batches) <= batch
 
@@ -174,7 +174,7 @@ def test_another_frame_size_than_the_cards(tmp_path):
     )
     (outcome,) = detect_files([file], runtime, Selection(), recipe=smaller)
     assert seen == [(1, 96, 128, 3)]
-    np.testing.assert_allclose(outcome.detections.boxes, [(30, 20, 150, 100)], atol=4)
+    np.testing.assert_allclose(outcome.found.boxes, [(30, 20, 150, 100)], atol=4)
 
 
 def test_only_a_bounded_number_is_drawn_ahead(tmp_path):

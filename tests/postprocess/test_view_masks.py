@@ -57,16 +57,16 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 def test_the_mask_is_where_the_pixels_are_whatever_the_views(shape, how, flips):
     file, red = shape
     (outcome,) = detect_files([file], RedFinder(), Selection(), views=Views.of((1.0, 2.0), flips, how))
-    assert len(outcome.detections) == 1
-    assert iou(outcome.detections.masks.mask(0), red) > 0.95
+    assert len(outcome.found) == 1
+    assert iou(outcome.found.masks.mask(0), red) > 0.95
 
 
 def test_a_mirrored_view_alone_mirrors_its_mask(shape):
     file, red = shape
     for view in (View(1.0, mirror_x=True), View(1.0, mirror_y=True), View(1.0, True, True)):
         (outcome,) = detect_files([file], RedFinder(), Selection(), views=Views((view,)))
-        assert iou(outcome.detections.masks.mask(0), red) > 0.95
-        assert iou(outcome.detections.masks.mask(0)[:, ::-1], red) < 0.9
+        assert iou(outcome.found.masks.mask(0), red) > 0.95
+        assert iou(outcome.found.masks.mask(0)[:, ::-1], red) < 0.9
 
 
 @pytest.mark.parametrize("kind", NMS_KINDS)

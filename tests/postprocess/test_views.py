@@ -60,10 +60,10 @@ def file(tmp_path) -> ImageFile:
 @pytest.mark.parametrize("keep", [False, True])
 def test_mirrored_views_of_an_equivariant_network_change_nothing(file, how, keep):
     runtime = RedFinder()
-    plain = next(iter(detect_files([file], runtime, Selection()))).detections
+    plain = next(iter(detect_files([file], runtime, Selection()))).found
     assert plain.boxes.tolist() == [[16, 20, 56, 100], [30, 120, 100, 180]]
     views = Views.of((1.0,), "all", how)
-    seen = next(iter(detect_files([file], runtime, Selection(), views=views, keep_images=keep))).detections
+    seen = next(iter(detect_files([file], runtime, Selection(), views=views, keep_images=keep))).found
     assert np.array_equal(seen.boxes, plain.boxes)
     assert seen.labels.tolist() == plain.labels.tolist() == [0, 1]
     np.testing.assert_allclose(seen.scores, plain.scores, rtol=1e-6)
@@ -76,10 +76,10 @@ def test_views_of_other_sizes_meet_in_the_picture(file, kind):
     views = Views.of((1.0, 2.0, 0.7), "horizontal")
     (outcome,) = detect_files([file], runtime, Selection(nms=kind), views=views)
     assert runtime.shapes == [(1, 96, 128, 3)] * 2 + [(1, 192, 256, 3)] * 2 + [(1, 64, 96, 3)] * 2
-    for box, _, label in outcome.detections:  # soft suppression lets all views' boxes stay
+    for box, _, label in outcome.found:  # soft suppression lets all views' boxes stay
         expected = ([16, 20, 56, 100], [30, 120, 100, 180])[label]
         np.testing.assert_allclose(box, expected, atol=3)  # a pixel of the smallest frame is three
-    assert len(outcome.detections) == 2 or kind == "soft"
+    assert len(outcome.found) == 2 or kind == "soft"
 
 
 def test_boxes_are_mirrored_back_by_hand():

@@ -116,14 +116,14 @@ def ap_of(truth: AnnotationSet, outcomes: dict[str, Outcome], names: tuple[str, 
     found = []
     for i in chosen:
         outcome = outcomes[Path(truth.image_files[i]).name]
-        found.append(outcome.detections or Detections(HW))
+        found.append(outcome.found or Detections(HW))
     metrics = evaluate(truth.subset(chosen), found)
     return round(metrics.ap50, 9), metrics.objects
 
 
 def red_in(outcome: Outcome) -> list[list[float]]:
-    assert outcome.detections is not None
-    return outcome.detections.boxes.round().tolist()
+    assert outcome.found is not None
+    return outcome.found.boxes.round().tolist()
 
 
 def test_an_empty_picture_is_a_picture(
@@ -161,8 +161,8 @@ def test_a_degenerate_answer_is_none(outcomes: dict[str, Outcome]) -> None:
 
     file = outcomes["object.png"].file
     (outcome,) = detect_files([file], BesideThePicture(), Selection(conf=0.5))
-    assert outcome.detections is not None
-    assert len(outcome.detections) == 0
+    assert outcome.found is not None
+    assert len(outcome.found) == 0
 
 
 def test_a_crowd_counts_neither_way(truth: AnnotationSet, batch: Batch, outcomes: dict[str, Outcome]) -> None:
@@ -180,7 +180,7 @@ def test_a_corrupt_picture_is_named_with_one_cause(
     (error,) = batch.unreadable
     fault = outcomes["broken.png"].fault
     assert fault is not None
-    assert outcomes["broken.png"].detections is None
+    assert outcomes["broken.png"].found is None
     (finding,) = [f for f in check(data).findings if f.kind == "unreadable-picture"]
     assert (
         (error.path.name, error.cause) == (fault.path.name, fault.cause) == (Path(finding.file).name, finding.message)
@@ -200,8 +200,8 @@ def test_exif_is_applied_and_boxes_are_of_the_upright_picture(
     assert different.mean() < 0.01  # the same pixels, but for JPEG's edges
     assert target_of(batch, "turned.jpg") == target_of(batch, "object.png")
     outcome = outcomes["turned.jpg"]
-    assert outcome.detections is not None
-    assert outcome.detections.image_hw == HW
-    np.testing.assert_allclose(outcome.detections.boxes, [BOX], atol=1.5)
+    assert outcome.found is not None
+    assert outcome.found.image_hw == HW
+    np.testing.assert_allclose(outcome.found.boxes, [BOX], atol=1.5)
     assert ap_of(truth, outcomes, ("turned.jpg",)) == (1.0, 1)
     assert "exif" not in {f.kind for f in check(data).findings}  # its size is said upright

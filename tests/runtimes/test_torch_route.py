@@ -57,7 +57,7 @@ def test_an_empty_batch_gives_empty_arrays(tiny):
 def test_only_norms_straight_after_their_own_convolution_are_folded(tiny):
     _, network = read_network(tiny())
     twin = fused(network, (48, 64))
-    left = {name for name, m in twin.detector.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    left = {name for name, m in twin.model.named_modules() if isinstance(m, nn.BatchNorm2d)}
     assert left == {"before", "twice_norm", "late"}
     assert sum(isinstance(m, nn.BatchNorm2d) for m in network.modules()) == 5  # the original is untouched
     given, wanted = (n(torch.from_numpy(frames(2))) for n in (twin, network))
@@ -181,10 +181,10 @@ def test_a_model_of_two_stages_is_folded_though_its_choice_turns_on_the_last_dig
     twin = fused(network, (64, 64))
     assert sum(isinstance(m, nn.Identity) for m in twin.modules()) == 3
     given = torch.from_numpy(frames(1, 64, 64))
-    maps = [n.detector.backbone(n.normalised(given)) for n in (network, twin)]
+    maps = [n.model.backbone(n.normalised(given)) for n in (network, twin)]
     assert torch.allclose(*maps, rtol=1e-4, atol=1e-4)
     rows = torch.rand(1, 8, 5, 3)
-    assert torch.allclose(network.detector.second(rows), twin.detector.second(rows), rtol=1e-4, atol=1e-4)
+    assert torch.allclose(network.model.second(rows), twin.model.second(rows), rtol=1e-4, atol=1e-4)
 
 
 def test_a_norm_whose_input_is_read_elsewhere_stays_while_others_are_folded():

@@ -47,7 +47,7 @@ def test_mobilenet_yolo_finds_the_main_object_of_voc_pictures(data_dir, tmp_path
     right = 0
     names = [name.replace(" ", "") for name in truth.categories.names]
     for i, outcome in enumerate(detect_files(files, runtime, Selection(conf=0.001))):
-        found, rows = outcome.detections, truth.rows(i)
+        found, rows = outcome.found, truth.rows(i)
         assert found is not None
         if len(found):
             best = found.scores.argmax()

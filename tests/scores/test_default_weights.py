@@ -29,7 +29,7 @@ def test_the_astronaut_is_a_person_and_chelsea_a_cat(samples, kind):
     runtime = open_runtime(zoo.default_weights("detect", kind))
     names = runtime.card.categories.names
     files = [ImageFile(samples / f"{name}.jpg", PurePosixPath(name)) for name in ("astronaut", "chelsea")]
-    best = [outcome.detections.by_score() for outcome in detect_files(files, runtime, Selection())]
+    best = [outcome.found.by_score() for outcome in detect_files(files, runtime, Selection())]
     assert [names[found.labels[0]] for found in best] == ["person", "cat"]
     for found in best:
         x0, y0, x1, y1 = found.boxes[0]

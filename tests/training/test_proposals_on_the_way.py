@@ -113,14 +113,14 @@ def test_in_use_they_are_laid_into_the_frame_as_the_picture_is(truth, fit, views
         assert outcome.fault is None
         wanted = propose(file, shape)
         wanted = np.minimum(wanted, np.array(shape[::-1] * 2))
-        np.testing.assert_allclose(outcome.detections.boxes, wanted, atol=0.01)
+        np.testing.assert_allclose(outcome.found.boxes, wanted, atol=0.01)
 
 
 def test_without_a_word_they_are_searched_for(truth, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     files = [ImageFile(truth.image_path(0), PurePosixPath("0.png"))]
     (outcome,) = detect_files(files, Echo("letterbox"), Selection(conf=0.1))
-    assert outcome.detections.boxes.tolist() == [[0, 0, 90, 60]]  # one colour: the picture is all there is
+    assert outcome.found.boxes.tolist() == [[0, 0, 90, 60]]  # one colour: the picture is all there is
     assert list((tmp_path / "cache").rglob("*.npz"))
 
 

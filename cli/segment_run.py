@@ -1,0 +1,138 @@
+"""The run behind `detseg segment`: its weights and how they are used; see `folder_run` for the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from detseg.annotations.categories import Categories
+from detseg.images import ImageFile
+from detseg.pipeline import Outcome, segment_files
+from detseg.postprocess.tiles import Tiling
+from detseg.results import LabelMap
+from detseg.runtimes import Runtime
+from detseg.writers import Writers, area_row, open_map_writers
+
+from . import chosen_weights, folder_run
+from .exits import Exit
+from .folder_run import Job, Model
+from .tables import counted, printable, table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(folder_run.Request):
+    """The command line, as it was given."""
+
+    tile: tuple[int, int] | None
+    overlap: int
+
+
+def run(request: Request) -> Exit:
+    """Does the whole command."""
+    return folder_run.run(request, lambda: Segmenting(request))
+
+
+class Segmenting(Job):
+    """The class of every pixel of each picture."""
+
+    doing = "segmenting"
+
+    def __init__(self, request: Request) -> None:
+        weights, kind, card = chosen_weights.choose(
+            request.weights,
+            runtime=request.runtime,
+            device=request.device,
+            imgsz=request.imgsz or request.tile,
+            task="segment",
+        )
+        super().__init__(Model(weights, kind, card))
+        self.request = request
+        self.tiling = _tiling(request, int(card.config.get("context", 0)))
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the results."""
+        return {"tile": self.request.tile, "overlap": self.request.overlap if self.request.tile else None}
+
+    def outcomes(self, files: Iterator[ImageFile], runtime: Runtime, keep_images: bool) -> Iterator[Outcome[LabelMap]]:
+        """The label map of each picture."""
+        request, recipe = self.request, self.model.card.preprocess
+        return segment_files(
+            files,
+            runtime,
+            batch=request.batch,
+            workers=request.workers,
+            network_threads=request.workers if self.model.side_by_side(request.device) else 1,
+            keep_images=keep_images,
+            recipe=replace(recipe, frame_hw=request.imgsz) if request.imgsz else recipe,
+            tiling=self.tiling,
+        )
+
+    def open_writers(self, folder: Path) -> Writers:
+        """The formats of label maps."""
+        return open_map_writers(self.request.formats, folder, self.model.card.categories)
+
+    def tally(self) -> AreaTally:
+        """No pixel yet."""
+        return AreaTally(self.model.card.categories)
+
+    def json_line(self, outcome: Outcome[LabelMap]) -> str:
+        """One picture as in areas.jsonl; with its cause where it could not be done."""
+        if outcome.found is not None:
+            return json.dumps(area_row(outcome.file, outcome.found, self.model.card.categories))
+        assert outcome.fault is not None
+        file = outcome.file
+        return json.dumps({"file": file.name.as_posix(), "path": str(file.path), "error": outcome.fault.cause})
+
+    def plain_line(self, outcome: Outcome[LabelMap]) -> str:
+        """One picture as a line for people: its classes by area, or why it could not be done."""
+        name = printable(outcome.file.name)
+        if outcome.found is None:
+            return f"{name}: {printable(outcome.fault.cause) if outcome.fault else 'not done'}"
+        classes = area_row(outcome.file, outcome.found, self.model.card.categories)["classes"]
+        return f"{name}: " + ", ".join(f"{each['share']:.0%} {printable(each['name'])}" for each in classes)
+
+
+class AreaTally(folder_run.Tally):
+    """How many pixels each class has, and in how many pictures it is."""
+
+    def __init__(self, categories: Categories) -> None:
+        super().__init__(categories)
+        self.pixels = np.zeros(len(categories), np.int64)
+        self.pictures_with = np.zeros(len(categories), np.int64)
+
+    def count(self, file: ImageFile, found: LabelMap) -> None:
+        """Counts the pixels of one picture."""
+        areas = found.areas(len(self.categories))
+        self.pixels += areas
+        self.pictures_with += areas > 0
+
+    def table(self) -> str:
+        """A line for each class that was found."""
+        share = self.pixels / max(1, int(self.pixels.sum()))
+        rows = [
+            (self.categories.names[i], f"{share[i]:.1%}", int(self.pixels[i]), int(self.pictures_with[i]))
+            for i in np.argsort(-self.pixels, kind="stable").tolist()
+            if self.pixels[i]
+        ]
+        return table(("class", "share", "pixels", "pictures"), rows, right=(1, 2, 3))
+
+    def sentence(self) -> str:
+        """The counts in words."""
+        found = int((self.pixels > 0).sum())
+        return f"{found} {'class' if found == 1 else 'classes'} in {counted(self.pictures, 'picture')}"
+
+
+def _tiling(request: Request, context: int) -> Tiling | None:
+    """The tiles that were asked for. Raises UsageError where they cannot be cut."""
+    if request.tile is None:
+        return None
+    try:
+        return Tiling(request.tile, request.overlap, -(-context // 32) * 32)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error

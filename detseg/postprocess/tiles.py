@@ -1,0 +1,112 @@
+"""Large pictures in tiles: where the tiles lie, and how what is said of each becomes one answer.
+
+O. Ronneberger, P. Fischer, T. Brox: U-Net, 2015, arXiv 1505.04597, sec. 2 and fig. 2: the overlap-tile strategy. A tile
+is larger than what it answers for, by a `context` on every side; at the picture's border the context is its mirror
+image. Answers that overlap besides are blended, each the less the nearer its edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from detseg.postprocess.label_maps import Logits, shares
+
+STEP = 32  # tiles start at multiples of it, so that a network that halves its maps five times sees each the same way
+Ask = Callable[[NDArray[np.uint8]], Logits]  # frames (N, H, W, 3) -> logits (N, K, H, W)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Tiles of `size_hw`, of which `context` pixels on every side are only looked at; `overlap` pixels of what two
+    neighbours answer for is blended. Raises ValueError where nothing would be left, or not multiples of STEP.
+    """
+
+    size_hw: tuple[int, int]
+    overlap: int = 64
+    context: int = 0
+
+    def __post_init__(self) -> None:
+        wrong = [n for n in (*self.size_hw, self.overlap, self.context) if n % STEP]
+        if wrong:
+            raise ValueError(f"tiles, overlap and context must be multiples of {STEP}, got {wrong[0]}")
+        if min(self.core_hw) <= self.overlap:
+            raise ValueError(
+                f"tiles of {self.size_hw[0]}x{self.size_hw[1]} pixels leave nothing between a context of "
+                f"{self.context} on either side and an overlap of {self.overlap}; take larger ones"
+            )
+
+    @property
+    def core_hw(self) -> tuple[int, int]:
+        """What a tile answers for."""
+        return self.size_hw[0] - 2 * self.context, self.size_hw[1] - 2 * self.context
+
+    def starts(self, length: int, axis: int) -> list[int]:
+        """Where the cores begin along a side of the picture; the last may reach beyond it."""
+        core = self.core_hw[axis]
+        return list(range(0, max(1, length - self.overlap), core - self.overlap))
+
+
+def segment_tiled(image: NDArray[np.uint8], tiling: Tiling, ask: Ask, batch: int = 1) -> NDArray[np.uint8]:
+    """(h, w, 3) RGB -> (h, w) class of each pixel, asked for tile by tile.
+
+    Row by row of tiles: beside the picture there is only what is known of one row of them.
+    """
+    h, w = image.shape[:2]
+    wide = _extended(image, tiling)
+    tops, lefts = tiling.starts(h, 0), tiling.starts(w, 1)
+    labels = np.zeros((h, w), np.uint8)
+    band: Logits | None = None
+    for top, following in zip(tops, [*tops[1:], None], strict=True):
+        row = _row(wide, top, lefts, tiling, ask, batch)
+        if band is not None:
+            row[:, : band.shape[1]] += band
+        done = row if following is None else row[:, : following - top]
+        labels[top : top + done.shape[1]] = done.argmax(axis=0)[: h - top, :w]
+        band = None if following is None else row[:, following - top :]
+    return labels
+
+
+def _extended(image: NDArray[np.uint8], tiling: Tiling) -> NDArray[np.uint8]:
+    """The picture with what tiles look at beyond it: its mirror image."""
+    h, w = image.shape[:2]
+    below = tiling.starts(h, 0)[-1] + tiling.core_hw[0] - h + tiling.context
+    right = tiling.starts(w, 1)[-1] + tiling.core_hw[1] - w + tiling.context
+    sides = (tiling.context, below, tiling.context, right)
+    return np.asarray(cv2.copyMakeBorder(image, *sides, cv2.BORDER_REFLECT_101), np.uint8)
+
+
+def _row(wide: NDArray[np.uint8], top: int, lefts: Sequence[int], tiling: Tiling, ask: Ask, batch: int) -> Logits:
+    """(K, core height, width of all) the weighted shares of one row of tiles, added where they overlap."""
+    (core_h, core_w), context = tiling.core_hw, tiling.context
+    weight = _ramp(core_h, tiling.overlap)[:, None] * _ramp(core_w, tiling.overlap)[None]
+    total: Logits | None = None
+    for left, logits in zip(lefts, _answers(wide, top, lefts, tiling, ask, batch), strict=True):
+        mine = shares(logits[:, context : context + core_h, context : context + core_w], axis=0) * weight
+        if total is None:
+            total = np.zeros((len(mine), core_h, lefts[-1] + core_w), np.float32)
+        total[:, :, left : left + core_w] += mine
+    assert total is not None
+    return total
+
+
+def _answers(
+    wide: NDArray[np.uint8], top: int, lefts: Sequence[int], tiling: Tiling, ask: Ask, batch: int
+) -> Iterator[Logits]:
+    height, width = tiling.size_hw
+    for first in range(0, len(lefts), batch):
+        cut = [wide[top : top + height, left : left + width] for left in lefts[first : first + batch]]
+        yield from ask(np.stack(cut))
+
+
+def _ramp(length: int, overlap: int) -> NDArray[np.float32]:
+    """(length,) how much an answer counts: rising over `overlap` pixels from either end, such that two add up to 1."""
+    rising = (np.arange(overlap, dtype=np.float32) + 0.5) / max(overlap, 1)
+    weight = np.ones(length, np.float32)
+    weight[:overlap] = np.minimum(weight[:overlap], rising)
+    weight[length - overlap :] = np.minimum(weight[length - overlap :], rising[::-1])
+    return weight
