@@ -43,7 +43,9 @@ def choose(
         raise WeightsError(f"{path}: {card.model} finds {what}; use it with: detseg {card.task}")
     if kind == "onnx" and imgsz not in (None, card.preprocess.frame_hw):
         height, width = card.preprocess.frame_hw
-        raise click.UsageError(f"{path} was exported for {height}x{width} pixels; --imgsz needs .safetensors weights")
+        raise click.UsageError(
+            f"{path} was exported for {height}x{width} pixels; another size needs .safetensors weights"
+        )
     return path, kind, card
 
 

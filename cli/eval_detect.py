@@ -17,7 +17,7 @@ from detseg.results import Detections
 from detseg.runtimes import open_runtime
 
 from . import chosen_weights, tta
-from .eval_request import Found, Request, named
+from .eval_request import Found, Request, class_notes, named
 from .progress import Progress
 
 TOP_K = 3000  # scores of a picture that enter suppression: more than that change no number noticeably
@@ -57,7 +57,7 @@ def detect(request: Request, truth: AnnotationSet) -> Found:
     ours = [replace(found, labels=match.to_data(found.labels)) for found in detections]
     origin = {"weights": str(weights), "model": card.model, "frame_hw": list(_recipe(request, card).frame_hw)}
     settings = {"nms": selection.nms, "iou": selection.iou}
-    notes = (*_class_notes(match), *filter(None, [note, another]))
+    notes = (*class_notes(match, "with AP 0"), *filter(None, [note, another]))
     outlines = result_outlines(truth, ours) if request.task != "boxes" and truth.outlines.any else None
     return Found(result_rows(truth, ours), origin, notes, faults, outlines, settings=settings)
 
@@ -99,12 +99,3 @@ def _detections(
             found.append(Detections((h, w)) if outcome.found is None else outcome.found)
             progress.advance()
     return found, faults
-
-
-def _class_notes(match: ClassMatch) -> tuple[str, ...]:
-    notes = [f"class {ours!r} of the weights is taken for {theirs!r}" for ours, theirs in match.respelled]
-    if match.unknown:
-        notes.append(f"classes the weights do not know count with AP 0: {named(match.unknown)}")
-    if match.unused:
-        notes.append(f"classes of the weights that the data set lacks are left out: {named(match.unused)}")
-    return tuple(notes)

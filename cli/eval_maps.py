@@ -1,4 +1,4 @@
-"""`detseg eval --predictions FOLDER DATA` where the folder holds label maps: a class for every pixel."""
+"""`detseg eval` of label maps, a class for every pixel: a segmenter's, or those of a folder (--predictions)."""
 
 from __future__ import annotations
 
@@ -19,27 +19,29 @@ from detseg.evaluation.label_maps import SemanticMetrics, evaluate_label_maps
 from detseg.evaluation.read_masks import MaskFolder
 
 from . import eval_tables
-from .eval_request import Request, open_folder
+from .eval_request import Request, Segmented, open_folder
 from .exits import Exit
+from .failures import tell_faults
 from .progress import Progress
 from .tables import printable
 
 
 def run(request: Request, split: str | None) -> Exit:
     """Does the whole command."""
-    if request.predictions is None:
-        raise click.UsageError("label maps are measured with --predictions FOLDER")
-    if not request.predictions.is_dir():
+    if request.predictions is not None and not request.predictions.is_dir():
         raise DataError(f"{request.predictions}: label maps are a folder of pictures; there is none of this name")
     truth = load_label_maps(request.data, split)
     if request.limit is not None:
         truth = truth.subset(np.arange(min(request.limit, len(truth))))
     request.say(f"{printable(request.data)}: label maps of {len(truth):,} pictures, {len(truth.categories)} classes")
     with open_folder(request) as folder:
-        maps = MaskFolder(request.predictions, truth)
-        notes = [f"{maps.missing} pictures have no label map; their pixels count as missed"] if maps.missing else []
+        made = _made(request, truth, folder)
+        maps = MaskFolder(made.folder, truth)
+        notes = list(made.notes)
+        if maps.missing:
+            notes.append(f"{maps.missing} pictures have no label map; their pixels count as missed")
         metrics = evaluate_label_maps(truth, _shown(maps, len(truth), request.quiet))
-        report, explained = _report(request, truth, split, metrics, notes), ""
+        report, explained = _report(request, truth, split, metrics, made, notes), ""
         if request.report or request.compare:
             from . import eval_report
 
@@ -52,7 +54,16 @@ def run(request: Request, split: str | None) -> Exit:
     if explained and not request.as_json:
         click.echo(f"\n{explained}")
     request.say(f"results are in {printable(folder)}")
-    return Exit.OK
+    return tell_faults(folder, made.faults)
+
+
+def _made(request: Request, truth: SemanticSet, folder: Path) -> Segmented:
+    """The label maps to measure: those of a folder, or made here."""
+    if request.predictions is not None:
+        return Segmented(request.predictions, {"predictions": str(request.predictions)}, (), ())
+    from .eval_segment import segment
+
+    return segment(request, truth, folder)
 
 
 def holds_label_maps(path: Path | None) -> bool:
@@ -81,14 +92,15 @@ def _shown(maps: MaskFolder, total: int, quiet: bool) -> Iterator[NDArray[np.uin
 
 
 def _report(
-    request: Request, truth: SemanticSet, split: str | None, metrics: SemanticMetrics, notes: list[str]
+    request: Request, truth: SemanticSet, split: str | None, metrics: SemanticMetrics, made: Segmented, notes: list[str]
 ) -> dict[str, Any]:
     """metrics.json."""
     return {
         "detseg": __version__,
         "task": "labels",
-        "predictions": str(request.predictions),
+        **made.origin,
         "data": {"path": str(request.data), "split": split, "format": truth.format, "limit": request.limit},
         "metrics": metrics.to_json(),
         "notes": notes,
+        "unreadable": [{"file": str(fault.path), "cause": fault.cause} for _, fault in made.faults],
     }

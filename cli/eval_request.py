@@ -12,7 +12,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from detseg.annotations import AnnotationSet
+from detseg.annotations import AnnotationSet, ClassMatch
 from detseg.annotations.outlines import Outlines
 from detseg.evaluation import DetectionMetrics, Kind, VocMetrics
 
@@ -98,6 +98,16 @@ class Measured:
     report: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class Segmented:
+    """Where the label maps are, what they come from (for metrics.json), and what a user must know of them."""
+
+    folder: Path
+    origin: dict[str, Any]
+    notes: tuple[str, ...]
+    faults: Sequence[tuple[ImageFile, ImageError]]
+
+
 @contextmanager
 def open_folder(request: Request) -> Iterator[Path]:
     """The run's folder; an empty one does not stay behind when the run fails."""
@@ -114,3 +124,13 @@ def named(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return ", ".join(names[:10]) + more
+
+
+def class_notes(match: ClassMatch, as_missed: str) -> tuple[str, ...]:
+    """What must be told of how the classes of weights and data were matched; `as_missed`: "with AP 0"."""
+    notes = [f"class {ours!r} of the weights is taken for {theirs!r}" for ours, theirs in match.respelled]
+    if match.unknown:
+        notes.append(f"classes the weights do not know count {as_missed}: {named(match.unknown)}")
+    if match.unused:
+        notes.append(f"classes of the weights that the data set lacks are left out: {named(match.unused)}")
+    return tuple(notes)

@@ -21,6 +21,7 @@ from detseg.evaluation import DetectionMetrics, Kind, VocMetrics
 from . import eval_tables
 from .eval_request import Found, Measured, Request, open_folder
 from .exits import Exit
+from .failures import tell_faults
 from .tables import counted, printable
 
 
@@ -55,7 +56,7 @@ def run(request: Request) -> Exit:
     if explained and not request.as_json:
         click.echo(f"\n{explained}")
     request.say(f"results are in {printable(folder)}")
-    return _tell_faults(folder, found)
+    return tell_faults(folder, found.faults)
 
 
 # ---- the two sides ----
@@ -71,11 +72,20 @@ def _wants_label_maps(request: Request) -> bool:
     """Asked for, or the results are a folder of label maps."""
     if request.task is not None:
         return request.task == "labels"
+    if request.weights is not None:
+        return _is_segmenter(request.weights)
     if request.predictions is None or not request.predictions.is_dir():
         return False
     from .eval_maps import holds_label_maps
 
     return holds_label_maps(request.predictions)
+
+
+def _is_segmenter(weights: Path) -> bool:
+    from detseg.checkpoints import zoo
+    from detseg.checkpoints.header import open_header
+
+    return open_header(zoo.resolve(weights))[1].task == "segment"
 
 
 def _truth(request: Request, split: str | None) -> AnnotationSet:
@@ -197,15 +207,3 @@ def _write_sides(folder: Path, truth: AnnotationSet, found: Found) -> None:
 def _write(folder: Path, measured: Measured) -> None:
     files.write_text(folder / "metrics.json", json.dumps(measured.report, indent=2) + "\n")
     files.write_text(folder / eval_tables.CLASSES, eval_tables.detection_csv(measured))
-
-
-def _tell_faults(folder: Path, found: Found) -> Exit:
-    """Pictures that could not be read: in failures.csv and on stderr."""
-    if not found.faults:
-        (folder / "failures.csv").unlink(missing_ok=True)
-        return Exit.OK
-    from .failures import tell_failures, write_failures
-
-    write_failures(folder, found.faults)
-    tell_failures(folder, found.faults)
-    return Exit.SOME_FAILED

@@ -14,6 +14,7 @@ from detseg.errors import ImageError
 from detseg.images import ImageFile
 from detseg.writers.text import readable
 
+from .exits import Exit
 from .tables import counted, printable
 
 FAILURES = "failures.csv"
@@ -43,3 +44,10 @@ def tell_failures(folder: Path, faults: Sequence[tuple[ImageFile, ImageError]]) 
         click.echo(f"  {printable(fault.path)}: {printable(fault.cause)}", err=True)
     if len(faults) > NAMED_FAILURES:
         click.echo(f"  ... and {len(faults) - NAMED_FAILURES} more", err=True)
+
+
+def tell_faults(folder: Path, faults: Sequence[tuple[ImageFile, ImageError]]) -> Exit:
+    """Both of the above, and the exit code."""
+    write_failures(folder, faults)
+    tell_failures(folder, faults)
+    return Exit.SOME_FAILED if faults else Exit.OK

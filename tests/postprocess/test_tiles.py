@@ -1,0 +1,86 @@
+"""Tiles. Oracle: the picture answered for in one piece."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from detseg.postprocess.tiles import Tiling, segment_tiled
+
+WEIGHTS = np.random.default_rng(3).normal(size=(4, 3)).astype(np.float32)
+
+
+def each_pixel_alone(frames: np.ndarray) -> np.ndarray:
+    """A network that looks at one pixel."""
+    return np.einsum("kc,nhwc->nkhw", WEIGHTS, frames.astype(np.float32) / 50 - 2.5)
+
+
+def with_neighbours(reach: int):
+    """A network that looks at a square around each pixel, and beyond its frame at the mirror image."""
+
+    def ask(frames: np.ndarray) -> np.ndarray:
+        size = (2 * reach + 1, 2 * reach + 1)
+        means = [cv2.blur(f.astype(np.float32), size, borderType=cv2.BORDER_REFLECT_101) for f in frames]
+        return np.einsum("kc,nhwc->nkhw", WEIGHTS, np.stack(means) / 10 - 12.5)
+
+    return ask
+
+
+def picture(h: int, w: int) -> np.ndarray:
+    small = np.random.default_rng(h).integers(0, 256, (h // 10 + 2, w // 10 + 2, 3), dtype=np.uint8)
+    return cv2.resize(small, (w, h), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.mark.parametrize("hw", [(300, 500), (64, 64), (20, 33), (129, 64), (1, 700)])
+@pytest.mark.parametrize("tiling", [Tiling((64, 96), 32), Tiling((128, 128), 64), Tiling((64, 64), 0)])
+def test_a_network_of_single_pixels_does_not_notice_tiles(hw, tiling):
+    image = picture(*hw)
+    whole = each_pixel_alone(image[None])[0].argmax(axis=0)
+    for batch in (1, 3):
+        found = segment_tiled(image, tiling, each_pixel_alone, batch)
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, whole)
+
+
+@pytest.mark.parametrize(("overlap", "hw"), [(0, (200, 333)), (32, (200, 333)), (32, (95, 97)), (0, (40, 30))])
+def test_with_enough_context_tiles_answer_as_the_whole_picture(overlap, hw):
+    image = picture(*hw)
+    ask = with_neighbours(20)
+    scores = ask(image[None])[0]
+    best, second = -np.sort(-scores, axis=0)[:2]
+    sure = best - second > 1e-3
+    found = segment_tiled(image, Tiling((160, 128), overlap, context=32), ask)
+    np.testing.assert_array_equal(found[sure], scores.argmax(axis=0)[sure])
+    assert sure.mean() > 0.98
+
+
+def test_too_little_context_is_noticed():
+    """So that the test before this one can fail."""
+    image, ask = picture(200, 333), with_neighbours(20)
+    found = segment_tiled(image, Tiling((160, 128), 0), ask)
+    assert (found != ask(image[None])[0].argmax(axis=0)).sum() > 50
+
+
+def test_nothing_is_asked_twice_for_one_tile():
+    asked: list[int] = []
+
+    def ask(frames: np.ndarray) -> np.ndarray:
+        asked.append(len(frames))
+        return each_pixel_alone(frames)
+
+    segment_tiled(picture(192, 192), Tiling((128, 128), 64), ask, batch=2)
+    assert asked == [2, 2]  # two by two tiles of 128 with 64 shared
+
+
+WRONG = [
+    {"size_hw": (100, 64)},
+    {"size_hw": (64, 64), "overlap": 64},
+    {"size_hw": (64, 64), "overlap": 0, "context": 32},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_tiles_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"multiples of 32|leave nothing"):
+        Tiling(**wrong)
