@@ -139,7 +139,11 @@ class TorchvisionBackbone(Backbone):
         if not any(key.startswith("net.") for key in tensors):
             tensors = {f"net.{key}": value for key, value in tensors.items()}
         unused = {f"net.{key}" for key in self._full_names} | {f"net.{part}." for part in _NOT_IN_CHAIN}
-        pretrained.fill(self, tensors, weights, unused)
+        pretrained.fill(self, self._fitting(tensors), weights, unused)
+
+    def _fitting(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A weight file's tensors as this network wants them; a network that is more than the chain adds to them."""
+        return tensors
 
 
 class _Measured(NamedTuple):
