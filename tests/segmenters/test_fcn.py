@@ -110,6 +110,18 @@ def test_fc6_and_fc7_answer_as_the_classifier_does(vgg, tmp_path):
     torch.testing.assert_close(dict(filled.fc.state_dict()), before)
 
 
+def test_stages_are_those_of_their_strides(vgg):
+    """Stage i and those before it are all that works at strides up to 2 ** i; fc6 and fc7 are the last."""
+    backbone = copy.deepcopy(vgg)
+    for stages, free in ((1, 6), (2, 4), (3, 2), (4, 0)):  # of 8 convolutions: 1, 1, 2, 2, 2 between the poolings
+        backbone.freeze(stages)
+        convolutions = [m for m in backbone.net.modules() if isinstance(m, nn.Conv2d)]
+        assert [c.weight.requires_grad for c in convolutions] == [False] * (8 - free) + [True] * free
+        assert backbone.fc[0].weight.requires_grad
+    backbone.freeze(5)
+    assert not any(p.requires_grad for p in backbone.parameters())
+
+
 @pytest.mark.parametrize("light", [True, False])
 def test_what_lies_beyond_the_frame_changes_nothing(vgg, light):
     model = small("fcn", backbone="mobilenet_v3_small").eval() if light else on(vgg, (8, 16, 32))

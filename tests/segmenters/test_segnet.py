@@ -61,6 +61,10 @@ def test_the_encoder_is_torchvisions_vgg():
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         torch.testing.assert_close(ours(images)[0], theirs(images))
+    for stages, frozen in ((1, 2), (2, 3), (3, 4), (4, 5)):  # the first two blocks work at strides 1 and 2
+        ours.freeze(stages)
+        free = [any(p.requires_grad for p in block.parameters()) for block in ours.blocks]
+        assert free == [False] * frozen + [True] * (5 - frozen)
 
 
 def test_the_answer_is_that_of_torchs_layers():

@@ -175,3 +175,8 @@ def test_the_dilated_mobilenet_is_torchvisions(make, reduced):
     ]
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b)
+    for stage, end in enumerate(strided, start=1):  # the next one begins where a block strides
+        ours.freeze(stage)
+        assert [any(p.requires_grad for p in layer.parameters()) for layer in ours.layers] == [
+            i >= end for i in range(len(ours.layers))
+        ]
