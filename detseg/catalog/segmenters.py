@@ -193,4 +193,66 @@ CLASSICS = (
         task="segment",
     ),
 )
-SEGMENTERS = (*CLASSICS,)
+# networks of one piece, in which nothing was learnt before
+_FROM_NOTHING = {"backbone_weights": None, "freeze_stages": 0, "freeze_bn": False, "backbone_lr": 1.0}
+_UNET_STRUCTURE = ("padding", "width", "steps", "strides", "widths", "stem", "separable", "upsampling")
+UNETS: tuple[Entry, ...] = (
+    Entry(
+        "unet",
+        "unet",
+        "U-Net (2015)",
+        "down a backbone, up again along skips; light, any backbone",
+        320,
+        {"padding": "same"},
+        training=_MAP_TRAINING,
+        structure=_UNET_STRUCTURE,
+        task="segment",
+    ),
+    Entry(
+        "unet-valid",
+        "unet",
+        "U-Net (2015)",
+        "as in the paper: 64 to 1024 channels, nothing padded, frames mirrored at their borders",
+        256,
+        backbone="its own",
+        training={**_MAP_TRAINING, **_FROM_NOTHING},
+        structure=_UNET_STRUCTURE,
+        task="segment",
+    ),
+    Entry(
+        "unet-plus-plus",
+        "unet_plus_plus",
+        "U-Net++ (2018)",
+        "U-Nets of every depth nested in one, each of which answers; any backbone",
+        320,
+        {"widths": (24, 32, 48, 64)},
+        training=_MAP_TRAINING,
+        structure=("strides", "widths", "separable", "upsampling"),
+        task="segment",
+    ),
+    Entry(
+        "vnet",
+        "vnet",
+        "V-Net (2016)",
+        "residual stages without pooling, learnt from Dice; in two dimensions, with batch norm",
+        320,
+        {"norm": True},
+        backbone="its own",
+        training={**_MAP_TRAINING, **_FROM_NOTHING},
+        structure=("width", "convolutions", "kernel", "norm"),
+        task="segment",
+    ),
+    Entry(
+        "patch-classifier",
+        "patch_classifier",
+        "Ciresan et al. (2012)",
+        "a small network that names the middle of a window, asked about every second pixel in one pass",
+        320,
+        {"side": 47, "kernels": (4, 3, 3), "maps": 32, "hidden": (128,), "norm": True, "stride": 2},
+        backbone="its own",
+        training={**_MAP_TRAINING, **_FROM_NOTHING},
+        structure=("side", "kernels", "maps", "hidden", "norm"),
+        task="segment",
+    ),
+)
+SEGMENTERS: tuple[Entry, ...] = (*CLASSICS, *UNETS)

@@ -229,7 +229,7 @@ _TERMS: dict[str, Callable[[Tensor, LabelMaps, LossConfig], Tensor]] = {
 
 @dataclass(frozen=True, eq=False)
 class PixelCounts:
-    """Of a data set, for each class: `pixels` (K,) its pixels; `in_pictures` (K,) all that count in pictures with it."""
+    """Of a data set, for each class: `pixels` (K,) its own; `in_pictures` (K,) all that count in pictures with it."""
 
     pixels: NDArray[np.int64]
     in_pictures: NDArray[np.int64]
