@@ -70,10 +70,10 @@ class PatchClassifierConfig:
 
     def __post_init__(self) -> None:
         expect_own(self.backbone, "the patch classifier")
-        if min(self.num_classes, self.maps, self.windows, *self.kernels, *self.hidden, self.cells) < 1:
-            raise ValueError(
-                "num_classes, maps, windows, kernels and hidden must be at least 1, and some cells be left"
-            )
+        if min(self.num_classes, self.maps, self.windows, *self.kernels, *self.hidden) < 1:
+            raise ValueError("num_classes, maps, windows, kernels and hidden must be at least 1")
+        if self.cells < 1:
+            raise ValueError(f"side {self.side}: nothing is left of a window after {len(self.kernels)} poolings")
         if self.stride not in [2**i for i in range(len(self.kernels) + 1)] or self.stride > self.side // 2:
             raise ValueError(f"stride must be a power of two up to {2 ** len(self.kernels)}, got {self.stride}")
 
@@ -156,15 +156,12 @@ class PatchClassifier(Segmenter):
             nothing = torch.stack([p.sum() for p in self.parameters()]).sum() * 0.0
             return dict.fromkeys(self.config.loss.names, nothing)
         pixel = torch.cat(drawn)
-        row, column = pixel // images.shape[3], pixel % images.shape[3]
+        at = (picture, pixel // images.shape[3], pixel % images.shape[3])
         before, after = self.config.side // 2, self.config.side - 1 - self.config.side // 2
-        windows = self._windows(mirrored(images, (before, after), (before, after)))[picture, row, column]
-        labels, weights = (
-            None if maps is None else maps[picture, row, column][:, None, None]
-            for maps in (truth.labels, truth.weights)
-        )
-        assert labels is not None
-        return self.criterion(self.of_windows(windows)[:, :, None, None], LabelMaps(labels, weights))
+        windows = self._windows(mirrored(images, (before, after), (before, after)))[at]
+        weights = None if truth.weights is None else truth.weights[at][:, None, None]
+        said = self.of_windows(windows)[:, :, None, None]  # each as a map of one pixel
+        return self.criterion(said, LabelMaps(truth.labels[at][:, None, None], weights))
 
     def _windows(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, H - S + 1, W - S + 1, 3, S, S), a view."""

@@ -83,7 +83,7 @@ class UNetConfig:
 
     @property
     def context(self) -> int:
-        """Pixels around a tile that its answer rests on; 0 where what is beyond the frame is padded with nothing."""
+        """Pixels around a tile, of a `least_tile`'s size, that its answer rests on; 0 with padding "same"."""
         return 6 * 2**self.steps - 4 if self.padding == "valid" else 0
 
 

@@ -80,7 +80,7 @@ def test_weights_start_so_that_signals_keep_their_size():
     """He et al. 2015, eq. 15: (1 + a^2) / 2 times the incoming nodes times the variance is 1."""
     net = made("vnet", width=16)
     weight = net.backbone.parts[2].residual.layers[0].weight
-    assert float(weight.var()) == pytest.approx(2 / ((1 + 0.25**2) * 25 * 64), rel=0.05)
+    assert float(weight.detach().var()) == pytest.approx(2 / ((1 + 0.25**2) * 25 * 64), rel=0.05)
 
 
 @torch.no_grad()
