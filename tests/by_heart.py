@@ -19,7 +19,7 @@ from detseg.postprocess import Selection
 from detseg.results import Detections
 from detseg.runtimes.live import LiveRuntime
 from detseg.training.config import TrainConfig
-from detseg.training.data import Batch, EpochBatches, TrainingSet, collate
+from detseg.training.data import Batch, EpochBatches, FrameSet, collate
 from detseg.training.loop import make_optimizer, normalised
 from detseg.training.setup import Prepared, prepare
 
@@ -30,7 +30,7 @@ class Learnt:
 
     prepared: Prepared
     truth: AnnotationSet
-    dataset: TrainingSet
+    dataset: FrameSet
     batch: Batch
     images: Tensor  # of the batch, normalised
 
@@ -53,10 +53,7 @@ def learn(folder: Path, model: str, *, steps: int, seed: int = 5, cools: bool = 
     data = write_sample(folder, format="coco", images=5, seed=seed, hw=(96, 128))
     config = TrainConfig(data=str(data), model=model, batch=4, augment="none", weight_decay=0, **settings)
     prepared = prepare(config, "x")
-    truth = load_truth(data, "train")
-    dataset = TrainingSet(
-        truth, config, prepared.card.preprocess, masks=prepared.masks, proposer=prepared.proposer
-    )  # fmt: skip
+    truth, dataset = load_truth(data, "train"), prepared.data
     batch = collate([dataset[ticket] for ticket in next(iter(EpochBatches(len(truth), config)))])
     images = normalised(batch.frames, prepared.card.preprocess)
     optimizer = make_optimizer(prepared.model.train(), config)

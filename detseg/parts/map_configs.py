@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any
 
 from detseg.errors import DetsegError
 from detseg.parts.grouped_settings import grouped
+from detseg.parts.map_losses import PixelCounts, resolved
 
-Config = TypeVar("Config")
-Pixels = Callable[[], Any]  # counts the pixels of each class of the training pictures
+Pixels = Callable[[], PixelCounts]  # counts the pixels of each class of the training pictures
 
 
-def configured(model: str, usual: Config, options: Mapping[str, Any], pixels: Pixels | None) -> Config:
-    """The config of the segmenter `model` for new data: flat `options` over `usual`.
+def configured(model: str, usual: Any, options: Mapping[str, Any], pixels: Pixels | None) -> Any:
+    """The config of the segmenter `model` for new data: flat `options` over `usual`, which has the number of classes.
 
-    `pixels` is for losses that weigh classes by how often they occur; no loss that is here does, and it is not asked.
-    Raises DetsegError for an unknown option, naming those there are, or one that does not fit.
+    `pixels` is asked where the loss weighs classes by how often they occur. Raises DetsegError for an unknown option,
+    naming those there are, or one that does not fit.
     """
     try:
-        return grouped(options, usual)
+        config = grouped({**options, "num_classes": usual.num_classes}, usual)
     except (TypeError, ValueError) as error:
         raise DetsegError(f"{model} cannot be built so: {error}") from error
+    return replace(config, loss=resolved(config.loss, pixels))

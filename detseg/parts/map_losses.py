@@ -40,14 +40,6 @@ from detseg.parts.label_maps import IGNORE, LabelMaps
 Weighting = Literal["none", "median", "inverse", "effective"]
 
 
-@dataclass(frozen=True, eq=False)
-class PixelCounts:
-    """Of the training maps: pixels (K,) of each class; in_pictures (K,) all that count in pictures which show it."""
-
-    pixels: NDArray[np.int64]
-    in_pictures: NDArray[np.int64]
-
-
 @dataclass(frozen=True)
 class LossConfig:
     """Which losses are added, and how classes count.

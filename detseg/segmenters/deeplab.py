@@ -183,7 +183,8 @@ def build(
 
 def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | None) -> DeepLabConfig:
     """The config for new data: `options` over the defaults; `pixels` and errors as `configured` has them."""
-    return configured("DeepLab", DeepLabConfig(num_classes), {**options, "num_classes": num_classes}, pixels)
+    config: DeepLabConfig = configured("DeepLab", DeepLabConfig(num_classes), options, pixels)
+    return config
 
 
 def config_from_json(values: dict[str, Any]) -> DeepLabConfig:

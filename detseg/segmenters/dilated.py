@@ -174,7 +174,7 @@ def build(
 def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | None) -> DilatedConfig:
     """The config for new data: `options` over the defaults; `pixels` and errors as `configured` has them."""
     usual = DilatedConfig(num_classes)
-    return configured("The dilated network", usual, {**options, "num_classes": num_classes}, pixels)
+    return configured("The dilated network", usual, options, pixels)
 
 
 def config_from_json(values: dict[str, Any]) -> DilatedConfig:

@@ -31,7 +31,7 @@ Shapes: N pictures, H x W pixels of the frame, M windows of S x S pixels, K clas
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -40,10 +40,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detseg.backbones.spec import Backbone, FeatureSpec, Stage
-from detseg.errors import DetsegError
 from detseg.parts.grouped_settings import flat, grouped
 from detseg.parts.label_maps import IGNORE, LabelMaps, enlarged
-from detseg.parts.map_losses import LossConfig, PixelCounts, resolved
+from detseg.parts.map_configs import Pixels, configured
+from detseg.parts.map_losses import LossConfig
 from detseg.parts.mirrored import mirrored
 from detseg.parts.own_backbone import ITS_OWN, expect_no_weights, expect_own
 from detseg.parts.skip_maps import started
@@ -69,7 +69,7 @@ class PatchClassifierConfig:
     loss: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:
-        expect_own(self.backbone, "the patch classifier")
+        expect_own(self.backbone, "The patch classifier")
         if min(self.num_classes, self.maps, self.windows, *self.kernels, *self.hidden) < 1:
             raise ValueError("num_classes, maps, windows, kernels and hidden must be at least 1")
         if self.cells < 1:
@@ -227,22 +227,18 @@ def build(
     progress: Callable[[int, int | None], None] | None = None,
 ) -> PatchClassifier:
     """The segmenter of `config`, its weights random. Raises DetsegError where it is to start from others."""
-    expect_no_weights(backbone_weights, "the patch classifier")
+    expect_no_weights(backbone_weights, "The patch classifier")
     return PatchClassifier(config)
 
 
-def configure(
-    num_classes: int, options: Mapping[str, Any], pixels: Callable[[], PixelCounts] | None
-) -> PatchClassifierConfig:
+def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | None) -> PatchClassifierConfig:
     """The config for new data: `options`, flat, over the defaults; class weights, if any, from what `pixels` counts.
 
     Raises DetsegError for an unknown option or one that does not fit.
     """
-    try:
-        config = grouped({**options, "num_classes": num_classes}, PatchClassifierConfig(1))
-    except (TypeError, ValueError) as error:
-        raise DetsegError(f"the patch classifier cannot be built so: {error}") from error
-    return replace(config, loss=resolved(config.loss, pixels))
+    usual = PatchClassifierConfig(num_classes)
+    config: PatchClassifierConfig = configured("The patch classifier", usual, options, pixels)
+    return config
 
 
 def config_from_json(values: dict[str, Any]) -> PatchClassifierConfig:

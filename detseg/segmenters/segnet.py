@@ -190,7 +190,8 @@ def _encoder(config: SegNetConfig, weights: str | None, progress: Callable[[int,
 
 def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | None) -> SegNetConfig:
     """The config for new data: `options` over the defaults; `pixels` and errors as `configured` has them."""
-    return configured("SegNet", SegNetConfig(num_classes), {**options, "num_classes": num_classes}, pixels)
+    config: SegNetConfig = configured("SegNet", SegNetConfig(num_classes), options, pixels)
+    return config
 
 
 def config_from_json(values: dict[str, Any]) -> SegNetConfig:

@@ -32,7 +32,7 @@ Shapes: N pictures, H x W pixels of the frame, K classes, C channels of a map.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -41,9 +41,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detseg.backbones.spec import Backbone, FeatureSpec, Stage
-from detseg.errors import DetsegError
 from detseg.parts.grouped_settings import flat, grouped
-from detseg.parts.map_losses import LossConfig, PixelCounts, resolved
+from detseg.parts.map_configs import Pixels, configured
+from detseg.parts.map_losses import LossConfig
 from detseg.parts.mirrored import mirrored
 from detseg.parts.own_backbone import ITS_OWN, expect_no_weights, expect_own
 from detseg.parts.skip_maps import Convolutions, Larger, Upsampling, backbone_of_skips, started
@@ -219,16 +219,13 @@ def build(
     return UNet(config, backbone)
 
 
-def configure(num_classes: int, options: Mapping[str, Any], pixels: Callable[[], PixelCounts] | None) -> UNetConfig:
+def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | None) -> UNetConfig:
     """The config for new data: `options`, flat, over the defaults; class weights, if any, from what `pixels` counts.
 
     Raises DetsegError for an unknown option or one that does not fit.
     """
-    try:
-        config = grouped({**options, "num_classes": num_classes}, UNetConfig(1))
-    except (TypeError, ValueError) as error:
-        raise DetsegError(f"U-Net cannot be built so: {error}") from error
-    return replace(config, loss=resolved(config.loss, pixels))
+    config: UNetConfig = configured("U-Net", UNetConfig(num_classes), options, pixels)
+    return config
 
 
 def config_from_json(values: dict[str, Any]) -> UNetConfig:

@@ -23,16 +23,16 @@ Shapes: N pictures, K classes, C channels. X^{i,j}: row i by resolution, finest 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from detseg.backbones.spec import Backbone
-from detseg.errors import DetsegError
 from detseg.parts.grouped_settings import flat, grouped
-from detseg.parts.map_losses import LossConfig, PixelCounts, resolved
+from detseg.parts.map_configs import Pixels, configured
+from detseg.parts.map_losses import LossConfig
 from detseg.parts.skip_maps import Convolutions, Larger, Upsampling, backbone_of_skips
 from detseg.segmenters.contract import Segmenter
 
@@ -114,18 +114,13 @@ def build(
     return UNetPlusPlus(config, backbone)
 
 
-def configure(
-    num_classes: int, options: Mapping[str, Any], pixels: Callable[[], PixelCounts] | None
-) -> UNetPlusPlusConfig:
+def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | None) -> UNetPlusPlusConfig:
     """The config for new data: `options`, flat, over the defaults; class weights, if any, from what `pixels` counts.
 
     Raises DetsegError for an unknown option or one that does not fit.
     """
-    try:
-        config = config_from_json({**options, "num_classes": num_classes})
-    except (TypeError, ValueError) as error:
-        raise DetsegError(f"U-Net++ cannot be built so: {error}") from error
-    return replace(config, loss=resolved(config.loss, pixels))
+    config: UNetPlusPlusConfig = configured("U-Net++", UNetPlusPlusConfig(num_classes), options, pixels)
+    return config
 
 
 def config_from_json(values: dict[str, Any]) -> UNetPlusPlusConfig:

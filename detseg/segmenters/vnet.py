@@ -23,16 +23,16 @@ Shapes: N pictures, H x W pixels of the frame, K classes, C channels of a map.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from detseg.backbones.spec import Backbone, FeatureSpec, Stage
-from detseg.errors import DetsegError
 from detseg.parts.grouped_settings import flat, grouped
-from detseg.parts.map_losses import LossConfig, PixelCounts, resolved
+from detseg.parts.map_configs import Pixels, configured
+from detseg.parts.map_losses import LossConfig
 from detseg.parts.mirrored import mirrored
 from detseg.parts.norms import BatchNorm
 from detseg.parts.own_backbone import ITS_OWN, expect_no_weights, expect_own
@@ -177,16 +177,13 @@ def build(
     return model
 
 
-def configure(num_classes: int, options: Mapping[str, Any], pixels: Callable[[], PixelCounts] | None) -> VNetConfig:
+def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | None) -> VNetConfig:
     """The config for new data: `options`, flat, over the defaults; class weights, if any, from what `pixels` counts.
 
     Raises DetsegError for an unknown option or one that does not fit.
     """
-    try:
-        config = config_from_json({**options, "num_classes": num_classes})
-    except (TypeError, ValueError) as error:
-        raise DetsegError(f"V-Net cannot be built so: {error}") from error
-    return replace(config, loss=resolved(config.loss, pixels))
+    config: VNetConfig = configured("V-Net", VNetConfig(num_classes), options, pixels)
+    return config
 
 
 def config_from_json(values: dict[str, Any]) -> VNetConfig:
