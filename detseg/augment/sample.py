@@ -22,6 +22,7 @@ class Sample:
 
     `masks` (n), where a model learns from them. A box is not narrowed to what is left of its mask. `label_map` (h, w)
     uint8, the class of each pixel or IGNORE, for models that learn from that; what borders a picture is IGNORE.
+    `weights` (h, w), how much each pixel counts: made last, when nothing moves any more.
     """
 
     image: NDArray[np.uint8]
@@ -30,6 +31,7 @@ class Sample:
     ignored: NDArray[np.bool_]
     masks: Cutouts | None = None
     label_map: NDArray[np.uint8] | None = None
+    weights: NDArray[np.float32] | None = None
 
     @classmethod
     def of_map(cls, image: NDArray[np.uint8], label_map: NDArray[np.uint8]) -> Sample:

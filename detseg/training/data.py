@@ -20,7 +20,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from detseg.annotations import AnnotationSet
+from detseg.annotations.object_masks import BACKGROUND_NAMES
 from detseg.annotations.semantic import IGNORE, SemanticSet
+from detseg.augment.border_weights import border_weights
 from detseg.augment.cutouts import Cutouts
 from detseg.augment.layouts import cropped, jittered, mixed, mosaic, turned
 from detseg.augment.patches import patched
@@ -55,7 +57,7 @@ class Batch:
     """frames (N, H, W, 3) uint8; the truth of each; the files they show; pictures that could not be read.
 
     The truth is boxes and labels, or where a segmenter learns `label_maps`: (N, H, W) uint8, with `weights` (N, H, W)
-    float16 of the pixels where they do not count alike.
+    of the pixels where they do not count alike.
 
     `cutouts`: the masks of each frame, where the model learns from them. They leave the workers as they are kept,
     many times smaller than whole masks, which `targets` makes of them.
@@ -73,7 +75,7 @@ class Batch:
         """What the model is to learn of the frames, on `device`."""
         if self.label_maps is None:
             return [target.to(device) for target in self.targets]
-        weights = None if self.weights is None else self.weights.to(device).float()
+        weights = None if self.weights is None else self.weights.to(device)
         return LabelMaps(self.label_maps.to(device).long(), weights)
 
     @property
@@ -232,6 +234,14 @@ class MapSet(FrameSet):
     def __init__(self, truth: SemanticSet, config: TrainConfig, preprocess: Preprocess) -> None:
         super().__init__(truth, config, preprocess)
         self.maps = truth
+        self.background = _background(truth) if config.border_weight else 0
+
+    def __getitem__(self, ticket: Ticket) -> tuple[Sample | None, list[str], list[ImageError]]:
+        sample, files, errors = super().__getitem__(ticket)
+        if sample is not None and sample.label_map is not None and self.config.border_weight:
+            weights = border_weights(sample.label_map, background=self.background, w0=self.config.border_weight)
+            sample = replace(sample, weights=weights)
+        return sample, files, errors
 
     def read(self, index: int) -> Sample:
         """The picture and its label map as they are. Raises ImageError."""
@@ -245,6 +255,17 @@ class MapSet(FrameSet):
             sizes = [f"{w}x{h}" for h, w in (label_map.shape, image.shape[:2])]
             raise ImageError(path, f"its label map is {sizes[0]} pixels, the picture {sizes[1]}")
         return Sample.of_map(image, label_map)
+
+
+def _background(truth: SemanticSet) -> int:
+    """The class between objects. Raises DataError where there is none."""
+    found = [i for i, name in enumerate(truth.categories.names) if name.lower() in BACKGROUND_NAMES]
+    if not found:
+        raise DataError(
+            f"{truth.root}: weights of borders lie between objects, in the background, and no class is called so: "
+            f"{', '.join(truth.categories.names)}; leave --border-weight out"
+        )
+    return found[0]
 
 
 class EpochBatches(Sampler[list[Ticket]]):
@@ -322,8 +343,9 @@ def collate(answers: list[tuple[Sample | None, list[str], list[ImageError]]]) ->
     errors = [error for _, _, met in answers for error in met]
     cutouts = [s.masks for s in samples if s.masks is not None]
     maps = [s.label_map for s in samples if s.label_map is not None]
-    label_maps = torch.from_numpy(np.stack(maps)) if maps else None
-    return Batch(torch.from_numpy(frames), targets, files, errors, cutouts if cutouts else None, label_maps)
+    weights = [s.weights for s in samples if s.weights is not None]
+    label_maps, weighed = (torch.from_numpy(np.stack(rows)) if rows else None for rows in (maps, weights))
+    return Batch(torch.from_numpy(frames), targets, files, errors, cutouts if cutouts else None, label_maps, weighed)
 
 
 def target_of(sample: Sample) -> Target:

@@ -172,7 +172,9 @@ def test_pixels_are_counted(masks):
     assert in_pictures.tolist() == [2 * 48 * 63] * 2
 
 
-def test_touching_objects_are_drawn_apart(tmp_path):
+@pytest.fixture
+def cells(tmp_path) -> Path:
+    """A COCO file with one picture of three squares, of which two touch."""
     squares = [[2, 2, 6, 8], [8, 2, 6, 8], [20, 2, 4, 4]]  # x y w h; the first two touch
     image = {"id": 1, "file_name": "a.png", "width": 32, "height": 16}
     rows = []
@@ -185,7 +187,32 @@ def test_touching_objects_are_drawn_apart(tmp_path):
     Image.new("RGB", (32, 16)).save(tmp_path / "a.png")
     text = {"images": [image], "annotations": rows, "categories": [{"id": 4, "name": "cell"}]}
     (tmp_path / "cells.json").write_text(json.dumps(text))
-    maps = load_label_maps(tmp_path / "cells.json")
+    return tmp_path / "cells.json"
+
+
+def test_pixels_between_near_objects_count_more(cells):
+    config = small(cells, border_weight=10, augment="none", imgsz=32, longest=2.0)
+    prepared = prepare(config, "x")
+    (ticket,) = next(iter(EpochBatches(1, config, prepared.truth.image_hw)))
+    batch = collate([prepared.data[ticket]])
+    weights, labels = batch.truth("cpu").weights[0], batch.truth("cpu").labels[0]
+    # the picture is enlarged twofold: the two columns that part the squares are four wide there
+    gap = (labels[10] == 0).nonzero()[:, 0]
+    gap = gap[(gap > 10) & (gap < 20)]
+    assert len(gap) == 4
+    # d1 + d2 = 5 all over a gap of four pixels: 1 + 10 exp(-25 / 50)
+    assert weights[10, gap].tolist() == pytest.approx([1 + 10 * np.exp(-0.5)] * 4, rel=1e-4)
+    assert (weights[labels == 1] == 1).all()
+    assert weights[30, 60] < 1.1  # far from everything
+
+
+def test_border_weights_want_a_background(masks):
+    with pytest.raises(DataError, match="no class is called so: sky, road"):
+        prepare(small(masks, border_weight=10), "x")
+
+
+def test_touching_objects_are_drawn_apart(cells):
+    maps = load_label_maps(cells)
     whole = maps.label_map(0)
     assert (whole == 1).sum() == 48 + 48 + 16
     apart = Painted(maps.source.truth, apart=True).read(0)
