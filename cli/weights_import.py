@@ -13,8 +13,8 @@ from detseg.errors import WeightsError
 from . import options
 
 if TYPE_CHECKING:
+    from detseg.checkpoints.torchvision_files import Imported as FromTorchvision
     from detseg.detectors.darknet import Imported
-    from detseg.detectors.torchvision_files import Imported as FromTorchvision
 
 _EPILOG = """\b
 Examples:
@@ -27,11 +27,12 @@ Examples:
 Darknet's detectors: YOLOv2, v3, v4, v7-tiny and what else a .cfg with [region] or [yolo] layers describes. Pictures
 are stretched to its size, as Darknet does, unless the cfg says letter_box=1 or --fit another.
 
-torchvision's detectors, as published or trained by its script: SSD300, SSDLite320, Faster R-CNN on ResNet-50-FPN (v1
-and v2) and MobileNetV3-FPN (and 320), Mask R-CNN on ResNet-50-FPN (v1 and v2). Which one a file is of is seen from its
-tensors; 90 classes are COCO's unless --names says otherwise. Nothing in a file is run.
+torchvision's models, as published or trained by its script: SSD300, SSDLite320, Faster R-CNN on ResNet-50-FPN (v1 and
+v2) and MobileNetV3-FPN (and 320), Mask R-CNN on ResNet-50-FPN (v1 and v2); FCN and DeepLabV3 on ResNet-50 and 101,
+DeepLabV3 and LR-ASPP on MobileNetV3. Which one a file is of is seen from its tensors; 90 classes of objects are COCO's
+and 21 of pixels PASCAL VOC's unless --names says otherwise. Nothing in a file is run.
 
-The checkpoint stands alone: it detects, evaluates and trains like any other."""
+The checkpoint stands alone: it is used, measured and trained like any other."""
 
 _MAX_NAMES = 1_000_000  # bytes
 
@@ -108,7 +109,7 @@ def _import_darknet(
 
 def _import_torchvision(file: Path, target: Path, names: list[str] | None, model: str | None, as_json: bool) -> None:
     from detseg.checkpoints import save
-    from detseg.detectors.torchvision_files import import_file
+    from detseg.checkpoints.torchvision_files import import_file
 
     imported = import_file(file, names, builder=model)
     save(target, imported.card, imported.state)

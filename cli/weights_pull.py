@@ -13,7 +13,7 @@ from . import options
 from .weights_import import tell_torchvision
 
 if TYPE_CHECKING:
-    from detseg.detectors.torchvision_files import Published
+    from detseg.checkpoints.torchvision_files import Published
 
 _EPILOG = """\b
 Examples:
@@ -38,7 +38,7 @@ COCO, whose pictures have terms of their own."""
 @options.quiet
 def command(name: str | None, out: Path | None, as_json: bool, quiet: bool) -> None:
     """Get the weights NAME that torchvision publishes, as a checkpoint of detseg; without NAME, list them."""
-    from detseg.detectors.torchvision_files import published
+    from detseg.checkpoints.torchvision_files import published
 
     known = published()
     if name is None:
@@ -47,14 +47,14 @@ def command(name: str | None, out: Path | None, as_json: bool, quiet: bool) -> N
     chosen = _chosen(name, known)
     target = _target(chosen, out)
     from detseg.checkpoints import save
-    from detseg.detectors.torchvision_files import import_file
+    from detseg.checkpoints.torchvision_files import import_file
 
     source = _fetched(chosen, quiet)
     imported = import_file(source, builder=chosen.builder)
     save(target, imported.card, imported.state)
     tell_torchvision(imported, target, as_json)
     if out is None and not quiet:
-        click.echo(f"use it by its name: detseg detect photos/ -w {chosen.name}", err=True)
+        click.echo(f"use it by its name: detseg {chosen.task} photos/ -w {chosen.name}", err=True)
 
 
 def _chosen(name: str, known: dict[str, Published]) -> Published:
@@ -109,6 +109,7 @@ def _list(known: dict[str, Published], as_json: bool) -> None:
                 "megabytes": one.megabytes,
                 "coco_box_ap": one.box_map,
                 "coco_mask_ap": one.mask_map,
+                "voc_classes_miou": one.miou,
                 "file": str(here[name]) if here[name].is_file() else None,
             }
             for name, one in known.items()
@@ -124,12 +125,15 @@ def _list(known: dict[str, Published], as_json: bool) -> None:
             f"{one.megabytes:.0f} MB",
             _score(one.box_map),
             _score(one.mask_map),
+            _score(one.miou),
             "yes" if here[name].is_file() else "",
         ]
         for name, one in known.items()
     ]
-    click.echo(table(["name", "parameters", "download", "box AP", "mask AP", "here"], told, right=(1, 2, 3, 4)))
-    click.echo("AP on COCO val2017 as torchvision tells it; 'here': it can be used by its name", err=True)
+    click.echo(
+        table(["name", "parameters", "download", "box AP", "mask AP", "mean IoU", "here"], told, right=(1, 2, 3, 4, 5))
+    )
+    click.echo("AP and IoU on COCO val2017 as torchvision tells them; 'here': it can be used by its name", err=True)
 
 
 def _score(value: float | None) -> str:

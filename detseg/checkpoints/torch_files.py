@@ -25,8 +25,6 @@ _KNOWN: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("torchvision's Keypoint R-CNN", ("roi_heads.keypoint_predictor.kps_score_lowres.weight",)),
     ("torchvision's FCOS", ("head.regression_head.bbox_ctrness.weight",)),
     ("torchvision's RetinaNet", ("head.classification_head.cls_logits.weight", "backbone.body.conv1.weight")),
-    ("torchvision's DeepLabV3", ("classifier.0.project.0.weight",)),
-    ("torchvision's FCN", ("backbone.conv1.weight", "classifier.4.weight")),
     ("a DETR", ("transformer.encoder.layers.0.self_attn.in_proj_weight", "class_embed.weight")),
 )
 _CLASSIFIERS = ("fc.weight", "classifier.weight", "classifier.1.weight", "classifier.3.weight", "classifier.6.weight",

@@ -1,4 +1,4 @@
-"""The classes of torchvision's detectors: names of one's own, or COCO's, whose ids have holes.
+"""The classes of torchvision's models: names of one's own, or COCO's, whose ids have holes; VOC's for label maps.
 
 torchvision is imported inside the functions, so that the room's doors stay free of torch.
 """
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.annotations.categories import Categories
+from detseg.annotations.voc_maps import VOC_NAMES
 from detseg.errors import WeightsError
 
 _BACKGROUND = ("__background__", "background")
@@ -21,6 +22,25 @@ def coco_categories() -> Categories:
     names = SSD300_VGG16_Weights.COCO_V1.meta["categories"]
     used = [(i, name) for i, name in enumerate(names) if name != "N/A" and name not in _BACKGROUND]
     return Categories(tuple(i for i, _ in used), tuple(name for _, name in used))
+
+
+def classes_of_maps(path: str | Path, classes: int, names: Sequence[str] | None) -> Categories:
+    """The categories of a segmenter's file with `classes` outputs, of which the first is the background.
+
+    `names` are of the classes in their order, with or without it; without names there must be as many as PASCAL VOC
+    has. The ids are the places. Raises WeightsError when the names do not fit.
+    """
+    own = ["background", *VOC_NAMES] if names is None else list(names)
+    if names is None and len(own) != classes:
+        raise WeightsError(f"{path}: has {classes} classes, which are not PASCAL VOC's; name them with --names FILE")
+    if len(own) == classes - 1 and own[0].lower() not in _BACKGROUND:
+        own = ["background", *own]
+    if len(own) != classes:
+        raise WeightsError(f"{path}: has {classes} classes with the background, {len(own)} names are given")
+    try:
+        return Categories.from_names(own, first_id=0)
+    except ValueError as error:
+        raise WeightsError(f"{path}: its classes cannot be called so: {error}") from error
 
 
 def classes_of_file(

@@ -16,12 +16,11 @@ from torchvision.models import detection, resnet18
 from torchvision.models.detection import retinanet_resnet50_fpn
 
 from detseg.backbones import pretrained
-from detseg.checkpoints import read_card
+from detseg.checkpoints import read_card, torchvision_files
 from detseg.checkpoints.torch_files import described
 from detseg.checkpoints.torchvision_classes import coco_categories
+from detseg.checkpoints.torchvision_files import BUILDERS, published
 from detseg.cli.main import main
-from detseg.detectors import torchvision_files
-from detseg.detectors.torchvision_files import BUILDERS, published
 from detseg.downloads import transfer
 from detseg.runtimes import open_runtime
 from tests.local_server import serve
@@ -31,6 +30,7 @@ FRAMES = {
     "ssdlite320_mobilenet_v3_large": ((320, 320), "stretch"),
     "fasterrcnn_mobilenet_v3_large_320_fpn": ((320, 640), "shorter"),
 }
+DETECTORS = [name for name in BUILDERS if hasattr(detection, name)]
 LIGHT = ("ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn")
 
 
@@ -55,7 +55,7 @@ def run(*words: object) -> int:
 
 
 @pytest.mark.parametrize(
-    "builder", [pytest.param(name, marks=() if name in LIGHT else pytest.mark.slow) for name in BUILDERS]
+    "builder", [pytest.param(name, marks=() if name in LIGHT else pytest.mark.slow) for name in DETECTORS]
 )
 def test_every_detector_is_known_by_its_tensors_and_finds_what_torchvision_finds(builder, tmp_path, names, capsys):
     theirs = made(builder, 3)
@@ -258,6 +258,11 @@ def test_a_file_that_is_not_the_published_one_is_refused(publisher, capsys):
 
 def test_all_that_torchvision_publishes_for_these_models_is_listed_with_its_hash():
     known = published()
-    assert set(known) == {f"{builder}-coco" for builder in BUILDERS}
+    segmenters = [builder for builder in BUILDERS if builder not in DETECTORS]
+    assert set(known) == {
+        *(f"{builder}-coco" for builder in DETECTORS),
+        *(f"{builder}-coco_with_voc_labels" for builder in segmenters),
+    }
+    assert known["lraspp_mobilenet_v3_large-coco_with_voc_labels"].miou == 57.9
     assert all(pretrained._HASH.search(one.url) for one in known.values())
     assert known["maskrcnn_resnet50_fpn-coco"].mask_map == 34.6

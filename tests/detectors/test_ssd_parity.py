@@ -14,10 +14,10 @@ from torchvision.models.detection import ssd300_vgg16, ssdlite320_mobilenet_v3_l
 from detseg import catalog
 from detseg.annotations.sample import write_sample
 from detseg.checkpoints.tensors import load_into, save
+from detseg.checkpoints.torchvision_files import import_file
 from detseg.checkpoints.torchvision_ssd import SSD300, SSDLITE320, kind_of, read_torchvision_ssd, renamed
 from detseg.detectors import ssd
 from detseg.detectors.contract import Detector, Target
-from detseg.detectors.torchvision_files import import_file
 from detseg.errors import WeightsError
 from detseg.images import ImageFile
 from detseg.pipeline import detect_files

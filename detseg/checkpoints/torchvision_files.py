@@ -1,7 +1,7 @@
-"""torchvision's detectors as checkpoints: which of them a file is of, its classes, its preprocessing, its tensors.
+"""torchvision's models as checkpoints: which of them a file is of, its classes, its preprocessing, its tensors.
 
-What a file is, is told by the names and shapes in it. The maps of names are `checkpoints.torchvision_ssd` and
-`checkpoints.torchvision_rcnn`; here the model is built, and every tensor of both sides must find its place.
+What a file is, is told by the names and shapes in it. The maps of names are `torchvision_ssd`, `torchvision_rcnn` and
+`torchvision_segmenters`; here the model is built, and every tensor of both sides must find its place.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from torch import Tensor
 from detseg import catalog
 from detseg.checkpoints import Card, load_into
 from detseg.checkpoints import torchvision_rcnn as rcnn
+from detseg.checkpoints import torchvision_segmenters as maps
 from detseg.checkpoints import torchvision_ssd as ssd
 from detseg.checkpoints.torch_files import described, read_state
-from detseg.checkpoints.torchvision_classes import classes_of_file
+from detseg.checkpoints.torchvision_classes import classes_of_file, classes_of_maps
 from detseg.errors import WeightsError
 from detseg.preprocess import Preprocess
 
@@ -29,7 +30,9 @@ _LIMITS = {"fasterrcnn_mobilenet_v3_large_320_fpn": (320, 640)}  # of a picture'
 _USUAL_LIMITS = (800, 1333)
 _SSDS = {"ssd300_vgg16": ssd.SSD300, "ssdlite320_mobilenet_v3_large": ssd.SSDLITE320}
 _RCNNS = {kind.builder: kind for kind in rcnn.RCNNS}
-BUILDERS = (*_SSDS, *_RCNNS)  # torchvision's names of the detectors that are here, too
+_MAPS = {kind.builder: kind for kind in maps.MAP_KINDS}
+_MAP_LIMITS = (520, 1333)  # torchvision enlarges or shrinks the shorter side to 520 pixels
+BUILDERS = (*_SSDS, *_RCNNS, *_MAPS)  # torchvision's names of the models that are here, too
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +56,8 @@ def import_file(path: str | Path, names: Sequence[str] | None = None, *, builder
     path = Path(path)
     tensors = read_state(path)
     chosen, notes = _builder(path, tensors, builder)
-    made = _ssd(path, tensors, chosen, names) if chosen in _SSDS else _rcnn(path, tensors, chosen, names)
+    read = _ssd if chosen in _SSDS else _rcnn if chosen in _RCNNS else _map
+    made = read(path, tensors, chosen, names)
     state = {
         name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for name, tensor in made[1].items()
     }
@@ -64,7 +68,8 @@ def import_file(path: str | Path, names: Sequence[str] | None = None, *, builder
         )
     card, parameters = _fitted(path, made[0], state, chosen)
     if names is None:
-        notes.append(f"its {len(card.categories)} classes are taken for COCO's; --names FILE gives other names")
+        whose = "PASCAL VOC's" if chosen in _MAPS else "COCO's"
+        notes.append(f"its {len(card.categories)} classes are taken for {whose}; --names FILE gives other names")
     return Imported(card, state, chosen, parameters, tuple(notes))
 
 
@@ -72,9 +77,13 @@ def _builder(path: Path, tensors: Mapping[str, Tensor], wanted: str | None) -> t
     """Which model the tensors are of, and what is to be told of the choice."""
     kind = ssd.kind_of(tensors)
     possible = [name for name, one in _SSDS.items() if one is kind] or [k.builder for k in rcnn.kinds_of(tensors)]
+    segmenter = maps.kind_of(tensors)
+    if not possible and segmenter is not None:
+        possible = [segmenter.builder]
     if not possible:
         raise WeightsError(
-            f"{path}: {described(tensors)}; expected those of a detector of torchvision: {', '.join(BUILDERS)}"
+            f"{path}: {described(tensors)}; expected those of a detector or segmenter of torchvision: "
+            f"{', '.join(BUILDERS)}"
         )
     if wanted is not None:
         if wanted not in possible:
@@ -120,6 +129,24 @@ def _rcnn(
     ), state
 
 
+def _map(
+    path: Path, tensors: Mapping[str, Tensor], builder: str, names: Sequence[str] | None
+) -> tuple[Card, dict[str, Tensor]]:
+    kind = _MAPS[builder]
+    try:
+        classes = maps.classes_of(tensors, kind)
+    except (KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: the tensor that tells the number of classes is missing") from error
+    return Card(
+        model=kind.model,
+        config={"backbone": catalog.entry(kind.model).backbone, **maps.settings_of(tensors)},
+        categories=classes_of_maps(path, classes, names),
+        preprocess=Preprocess(_MAP_LIMITS, "shorter", mean=_MEAN, std=_STD),
+        training={"from": f"torchvision, {path.name}"},
+        task="segment",
+    ), maps.renamed(tensors, kind)
+
+
 def _fitted(path: Path, card: Card, state: Mapping[str, Tensor], builder: str) -> tuple[Card, int]:
     """The card with the whole config, once every tensor has found its place in the model; and its parameters."""
     entry = catalog.entry(card.model)
@@ -141,6 +168,12 @@ class Published:
     megabytes: float
     box_map: float | None
     mask_map: float | None
+    miou: float | None
+
+    @property
+    def task(self) -> str:
+        """What it is for: "detect" or "segment"."""
+        return "segment" if self.builder in _MAPS else "detect"
 
 
 def published() -> dict[str, Published]:
@@ -152,12 +185,14 @@ def published() -> dict[str, Published]:
         for weights in get_model_weights(builder):
             meta: Mapping[str, Any] = weights.meta
             name = f"{builder}-{weights.name.lower().removesuffix('_v1')}"
-            scores = meta.get("_metrics", {}).get("COCO-val2017", {})
+            metrics = meta.get("_metrics", {})
+            scores = {**metrics.get("COCO-val2017", {}), **metrics.get("COCO-val2017-VOC-labels", {})}
             about = (
                 meta["num_params"],
                 float(meta.get("_file_size", 0)),
                 scores.get("box_map"),
                 scores.get("mask_map"),
+                scores.get("miou"),
             )
             found[name] = Published(name, builder, weights.url, *about)
     return found
