@@ -8,35 +8,28 @@ Sub-Pixel Convolution, 2016, arXiv 1609.05158.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import Tensor, nn
 
-from detseg.backbones.catalog import build_backbone
-from detseg.backbones.spec import Backbone, BackboneError
 from detseg.parts.label_maps import enlarged
 from detseg.parts.norms import BatchNorm
 
+Backbone = TypeVar("Backbone")
 Upsampling = Literal["bilinear", "shuffle"]
 
 
-def backbone_of_skips(
-    name: str,
-    strides: Sequence[int],
-    *,
-    weights: str | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
-) -> Backbone:
-    """The backbone with maps at `strides`, without the finest where it has none so fine.
+def with_skips(strides: Sequence[int], built: Callable[[Sequence[int]], Backbone]) -> Backbone:
+    """`built(strides)`, a backbone with maps at these; without the finest where it has none so fine.
 
-    Raises BackboneError as `build_backbone` does.
+    A backbone that has not the others, either, is refused in its own words: `built` raises ValueError.
     """
     try:
-        return build_backbone(name, strides=strides, weights=weights, progress=progress)
-    except BackboneError:
+        return built(strides)
+    except ValueError:
         if len(strides) < 3:
             raise
-        return build_backbone(name, strides=sorted(strides)[1:], weights=weights, progress=progress)
+        return built(sorted(strides)[1:])
 
 
 class Convolutions(nn.Sequential):

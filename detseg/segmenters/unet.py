@@ -31,7 +31,7 @@ Shapes: N pictures, H x W pixels of the frame, K classes, C channels of a map.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
@@ -40,13 +40,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detseg.backbones.catalog import build_backbone
 from detseg.backbones.spec import Backbone, FeatureSpec, Stage
 from detseg.parts.grouped_settings import flat, grouped
 from detseg.parts.map_configs import Pixels, configured
 from detseg.parts.map_losses import LossConfig
 from detseg.parts.mirrored import mirrored
 from detseg.parts.own_backbone import ITS_OWN, expect_no_weights, expect_own
-from detseg.parts.skip_maps import Convolutions, Larger, Upsampling, backbone_of_skips, started
+from detseg.parts.skip_maps import Convolutions, Larger, Upsampling, started, with_skips
 from detseg.segmenters.contract import Segmenter
 
 
@@ -215,8 +216,11 @@ def build(
     if config.padding == "valid":
         expect_no_weights(backbone_weights, "the U-Net of the paper")
         return ValidUNet(config)
-    backbone = backbone_of_skips(config.backbone, config.strides, weights=backbone_weights, progress=progress)
-    return UNet(config, backbone)
+
+    def built(strides: Sequence[int]) -> Backbone:
+        return build_backbone(config.backbone, strides=strides, weights=backbone_weights, progress=progress)
+
+    return UNet(config, with_skips(config.strides, built))
 
 
 def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | None) -> UNetConfig:

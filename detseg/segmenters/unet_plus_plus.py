@@ -22,18 +22,19 @@ Shapes: N pictures, K classes, C channels. X^{i,j}: row i by resolution, finest 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from detseg.backbones.catalog import build_backbone
 from detseg.backbones.spec import Backbone
 from detseg.parts.grouped_settings import flat, grouped
 from detseg.parts.map_configs import Pixels, configured
 from detseg.parts.map_losses import LossConfig
-from detseg.parts.skip_maps import Convolutions, Larger, Upsampling, backbone_of_skips
+from detseg.parts.skip_maps import Convolutions, Larger, Upsampling, with_skips
 from detseg.segmenters.contract import Segmenter
 
 
@@ -110,8 +111,11 @@ def build(
     progress: Callable[[int, int | None], None] | None = None,
 ) -> UNetPlusPlus:
     """The segmenter of `config`; `backbone_weights` and `progress` as `build_backbone` takes them."""
-    backbone = backbone_of_skips(config.backbone, config.strides, weights=backbone_weights, progress=progress)
-    return UNetPlusPlus(config, backbone)
+
+    def built(strides: Sequence[int]) -> Backbone:
+        return build_backbone(config.backbone, strides=strides, weights=backbone_weights, progress=progress)
+
+    return UNetPlusPlus(config, with_skips(config.strides, built))
 
 
 def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | None) -> UNetPlusPlusConfig:
