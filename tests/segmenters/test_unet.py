@@ -101,6 +101,20 @@ def test_a_tile_rests_on_its_context_and_no_more():
     assert seen.amax(dim=0).tolist() == [19 + 8, 19 + 8]
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("axis", [2, 3])
+def test_skips_are_cropped_to_where_the_map_beside_them_lies(axis):
+    """What is about the middle knows no left: with every kernel turned round a turned tile gives the turned answer."""
+    net = lively(made("unet-valid", width=4, steps=3), (32, 32))
+    side = unet.least_tile(20, 3) + 2 * net.config.context
+    tile = pictures(1, (side, side))
+    wanted = net.tile(tile).flip(axis)
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            layer.weight.copy_(layer.weight.flip(axis))
+    torch.testing.assert_close(net.tile(tile.flip(axis)), wanted, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("hw", [(9, 7), (5, 2), (1, 3), (30, 1)])
 def test_mirrors_are_numpys_also_for_frames_smaller_than_their_margin(hw):
     images = pictures(2, hw)
