@@ -63,7 +63,8 @@ def draw_map(image: Picture, found: LabelMap, categories: Categories) -> Picture
         if not areas[label] or is_clear(label, categories):
             continue
         name = " ".join(readable(categories.names[label]).split())
-        tile = label_tile(f"{name} {areas[label] / areas.sum():.0%}", font, class_colour(label))
+        share = areas[label] / areas.sum()
+        tile = label_tile(f"{name} {share:.0%}" if share >= 0.005 else f"{name} <1%", font, class_colour(label))
         if tile.shape[1] <= w and top + tile.shape[0] <= h:
             paste(canvas, tile, (0, top))
             top += tile.shape[0]
