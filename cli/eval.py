@@ -22,7 +22,8 @@ Examples:
   detseg eval --predictions new.json --compare old.json cells/
 
 DATA is a folder (VOC tree, YOLO tree, COCO JSON files, pictures and masks), a COCO .json or a YOLO data.yaml. Without
-WEIGHTS those that come with detseg are measured. Classes are matched by name.
+WEIGHTS those that come with detseg are measured. Classes are matched by name. Of a segmenter's weights label maps are
+measured, which are written to masks/.
 
 Results are COCO JSON (boxes, or masks as polygons or run lengths), a folder of YOLO labels (class xc yc w h score), of
 VOC's texts (comp4_det_test_CLASS.txt: image score x1 y1 x2 y2) or XML pages, predictions.csv or .jsonl, the folder of a
@@ -85,7 +86,7 @@ _YOLO_TASKS = ("train", "val", "test")  # what YOLO users mean by --task
 @options.json_output("Print metrics.json on stdout instead of tables.")
 @options.quiet
 def command(words: tuple[Path, ...], weights: Path | None, data: Path | None, **given: Any) -> Exit:
-    """Measure a detector, or its written results, against a data set.
+    """Measure a model, or its written results, against a data set.
 
     Thresholds are set so that recall is not cut short: scores from 0.001, suppression at an overlap of 0.6
     (0.5 where boxes vote), 100 objects a picture, as detectors are usually measured on COCO.
