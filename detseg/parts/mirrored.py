@@ -25,4 +25,4 @@ def _there_and_back(length: int, more: tuple[int, int], device: torch.device) ->
     """The indices 0 .. length - 1, gone on with to both sides: ... 2 1 0 1 2 ... length - 1, length - 2 ..."""
     period = max(1, 2 * (length - 1))
     places = torch.arange(-more[0], length + more[1], device=device) % period
-    return torch.minimum(places, period - places).clamp(max=length - 1)
+    return torch.minimum(places, period - places)
