@@ -188,7 +188,7 @@ def content() -> bytes:
 def publish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, site: str, content: bytes) -> str:
     """The address of a file at `site`; it is all that torchvision publishes."""
     url = f"{site}/ssdlite-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    one = torchvision_files.Published("ssdlite-coco", "ssdlite320_mobilenet_v3_large", url, 3, 1.0, 21.3, None)
+    one = torchvision_files.Published("ssdlite-coco", "ssdlite320_mobilenet_v3_large", url, 3, 1.0, 21.3, None, None)
     monkeypatch.setattr(torchvision_files, "published", lambda: {one.name: one})
     monkeypatch.setattr(pretrained, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setenv("DETSEG_WEIGHTS", str(tmp_path / "pulled"))

@@ -134,7 +134,7 @@ def test_an_empty_picture_is_a_picture(
     assert ap_of(truth, outcomes, ("object.png", "empty.png")) == (1.0, 1)
     # what is found on it is a false positive: with a higher score than the right one, precision is 1/2
     found = Detections(HW, np.array([BOX], np.float32), np.float32([0.99]), np.array([0]))
-    wrong = {**outcomes, "empty.png": replace(outcomes["empty.png"], detections=found)}
+    wrong = {**outcomes, "empty.png": replace(outcomes["empty.png"], found=found)}
     assert ap_of(truth, wrong, ("object.png", "empty.png"))[0] == pytest.approx(0.5)
     assert "empty-picture" in {f.kind for f in check(data).findings}
 
@@ -146,7 +146,7 @@ def test_a_degenerate_box_is_no_object(
     assert ap_of(truth, outcomes, ("slip.png", "object.png"))[1] == 1
     # the red thing found there is a false positive: with the higher score, precision is 1/2
     surer = Detections(HW, np.array([BOX], np.float32), np.float32([0.99]), np.array([0]))
-    wrong = {**outcomes, "slip.png": replace(outcomes["slip.png"], detections=surer)}
+    wrong = {**outcomes, "slip.png": replace(outcomes["slip.png"], found=surer)}
     assert ap_of(truth, wrong, ("slip.png", "object.png"))[0] == pytest.approx(0.5)
     assert ("degenerate-box", 2) in {(f.kind, f.annotation) for f in check(data).findings}
 
@@ -169,7 +169,7 @@ def test_a_crowd_counts_neither_way(truth: AnnotationSet, batch: Batch, outcomes
     assert target_of(batch, "crowd.png") == ([list(map(float, BOX))], [True])
     assert red_in(outcomes["crowd.png"]) == [list(map(float, BOX))]  # detection does not know the truth
     assert ap_of(truth, outcomes, ("object.png", "crowd.png")) == (1.0, 1)  # found: no false positive
-    nothing = {**outcomes, "crowd.png": replace(outcomes["crowd.png"], detections=Detections(HW))}
+    nothing = {**outcomes, "crowd.png": replace(outcomes["crowd.png"], found=Detections(HW))}
     assert ap_of(truth, nothing, ("object.png", "crowd.png")) == (1.0, 1)  # not found: not missed
 
 
