@@ -51,7 +51,11 @@ def write_weights(best: Path, name: str) -> dict[str, Path]:
     """Both files of an entry, their matrices in half precision."""
     card, state = checkpoints.load(best)
     command = re.sub(r" (--out|-o) \S+", "", card.training["command"])  # where it was written says nothing of it
-    card = replace(card, training={**card.training, "command": command})
+    command = re.sub(r"/\S*/(?=[^/\s]+)", "", command)  # nor do the folders where data and other weights lay
+    settings = card.training["settings"]
+    if settings["weights"] is not None:
+        settings = {**settings, "weights": Path(settings["weights"]).name}
+    card = replace(card, training={**card.training, "command": command, "settings": settings})
     files = {kind: HERE / f"{name}.{kind}" for kind in ("safetensors", "onnx")}
     checkpoints.save(files["safetensors"], card, state, half=True)
     export_onnx(files["safetensors"], files["onnx"], half=True)
@@ -86,12 +90,13 @@ def card_text(given: Any, files: dict[str, Path], metrics: dict[str, Any], train
         for c in classes
         if c["objects"]
     )
+    backbone = f" on `{card.config['backbone']}`" if "backbone" in card.config else ""
     sizes = ", ".join(f"`{path.name}` {path.stat().st_size / 1e6:.1f} MB" for path in files.values())
     return f"""# {given.name}
 
 {given.about}
 
-- **Model**: `{card.model}` on `{card.config["backbone"]}`, frame {height} x {width}, half precision; {sizes}.
+- **Model**: `{card.model}`{backbone}, frame {height} x {width} ({card.preprocess.fit}), half precision; {sizes}.
 - **Data**: {training["data"]["name"]}, {training["data"]["pictures"]} training pictures with
   {training["data"]["objects"]} objects, fingerprint {training["data"]["fingerprint"]}.
 - **Licence of the data**: {given.licence}
@@ -120,7 +125,8 @@ def epochs(run: Path, training: dict[str, Any]) -> str:
         seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
     planned = training["settings"]["epochs"]
     went = f"all {planned} epochs" if len(seconds) == planned else f"stopped after {len(seconds)} of {planned} epochs"
-    return f"{went}, {sum(seconds) / 3600:.1f} hours"
+    hours = sum(seconds) / 3600
+    return f"{went}, {hours:.1f} hours" if hours >= 1 else f"{went}, {hours * 60:.0f} minutes"
 
 
 def enter(name: str, about: str, files: dict[str, Path], *, default: bool) -> None:

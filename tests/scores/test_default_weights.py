@@ -57,4 +57,6 @@ def test_the_numbers_are_pycocotools_and_those_of_the_card(data_dir, tmp_path, c
     names += ("ar_1", "ar_10", "ar_max", "ar_small", "ar_medium", "ar_large")
     assert [metrics[name] for name in names] == theirs.stats.tolist()
     ap50 = {c["name"]: c["ap50"] for c in metrics["per_class"]}
-    assert min(ap50["cat"], ap50["dog"]) > 0.75
+    often = ("dog", "cat", "person", "sheep", "horse", "cow")  # on all pictures 0.736 as their mean
+    assert sum(ap50[name] for name in often) / len(often) > 0.65
+    assert metrics["ap"] > 0.25
