@@ -28,7 +28,7 @@ index: the same values as a grey PNG; csv, jsonl: the area of each class; coco: 
 @click.command(cls=options.Command, epilog=_EPILOG)
 @click.argument("sources", metavar="SOURCE...", nargs=-1)
 @click.option("--source", "more_sources", multiple=True, hidden=True)
-@options.weights()
+@options.weights("Weight file of a segmenter (.safetensors or .onnx).")
 @options.imgsz()
 @click.option(
     "--tile",
