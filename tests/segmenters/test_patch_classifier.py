@@ -10,7 +10,7 @@ from detseg.errors import DetsegError
 from detseg.parts.label_maps import IGNORE, LabelMaps
 from detseg.segmenters import patch_classifier
 from detseg.segmenters.patch_classifier import balanced_pixels
-from tests.segmenter_doors import (
+from tests.segmenter_contract import (
     expect_a_trace_to_answer_alike,
     expect_lessons_to_reach_every_parameter,
     expect_one_answer_a_pixel_alone_and_in_company,

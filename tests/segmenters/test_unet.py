@@ -11,7 +11,7 @@ from detseg.errors import DetsegError
 from detseg.parts.mirrored import mirrored
 from detseg.segmenters import unet
 from detseg.segmenters.contract import Segmenter
-from tests.segmenter_doors import (
+from tests.segmenter_contract import (
     expect_a_trace_to_answer_alike,
     expect_lessons_to_reach_every_parameter,
     expect_one_answer_a_pixel_alone_and_in_company,

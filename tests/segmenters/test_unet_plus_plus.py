@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from detseg.errors import DetsegError
 from detseg.parts.label_maps import enlarged
 from detseg.segmenters import unet_plus_plus
-from tests.segmenter_doors import (
+from tests.segmenter_contract import (
     expect_a_trace_to_answer_alike,
     expect_lessons_to_reach_every_parameter,
     expect_one_answer_a_pixel_alone_and_in_company,
