@@ -96,19 +96,13 @@ def detect_files(
     scaled = {view.scale: view.recipe(wanted) for view in looks.views if view.scale != 1}
     proposer = _proposer(runtime, proposals)
 
-    def decode(file: ImageFile) -> Laid | ImageError:
-        try:
-            return lay(file, wanted, keep_images, scaled, proposer)
-        except ImageError as fault:
-            return fault
+    def decode(file: ImageFile) -> Laid:
+        return lay(file, wanted, keep_images, scaled, proposer)
 
-    def infer(group: list[tuple[ImageFile, Future[Laid | ImageError]]]) -> list[Outcome[Detections]]:
-        return detect_laid([(file, laid.result()) for file, laid in group], runtime, selection, looks)
+    def answer(group: list[tuple[ImageFile, Laid]]) -> list[Outcome[Detections]]:
+        return detect_laid(group, runtime, selection, looks)
 
-    with threads(workers, "decode") as decoders, threads(network_threads, "network") as network:
-        groups = ([(file, decoders.submit(decode, file)) for file in group] for group in _groups(files, batch))
-        for outcomes in ordered(network, infer, groups, ahead=network_threads + 1 + workers // batch):
-            yield from outcomes
+    return _streamed(files, decode, answer, batch=batch, workers=workers, network_threads=network_threads)
 
 
 def segment_files(
@@ -129,44 +123,77 @@ def segment_files(
     """
     wanted = recipe or runtime.card.preprocess
 
-    def decode(file: ImageFile) -> Laid | ImageError:
+    def decode(file: ImageFile) -> Laid:
+        return lay(file, wanted, keep_images)
+
+    def answer(group: list[tuple[ImageFile, Laid]]) -> list[Outcome[LabelMap]]:
+        laid = [laid for _, laid in group]
+        logits = runtime.segment(stack([one.frame for one in laid]), **_besides_frames(laid))
+        return [
+            Outcome(file, one.image, LabelMap(picture_labels(own, one.placement), file.path), None)
+            for (file, one), own in zip(group, logits, strict=True)
+        ]
+
+    if tiling is None:
+        return _streamed(files, decode, answer, batch=batch, workers=workers, network_threads=network_threads)
+    return _segment_tiles(files, runtime, tiling, batch, workers, network_threads, keep_images)
+
+
+def _segment_tiles(
+    files: Iterable[ImageFile],
+    runtime: Runtime,
+    tiling: Tiling,
+    batch: int,
+    workers: int,
+    network_threads: int,
+    keep_images: bool,
+) -> Iterator[Outcome[LabelMap]]:
+    def answer(group: list[tuple[ImageFile, NDArray[np.uint8]]]) -> list[Outcome[LabelMap]]:
+        return [
+            Outcome(
+                file,
+                image if keep_images else None,
+                LabelMap(segment_tiled(image, tiling, runtime.segment, batch), file.path),
+                None,
+            )
+            for file, image in group
+        ]
+
+    return _streamed(files, _read, answer, batch=1, workers=workers, network_threads=network_threads)
+
+
+def _streamed(
+    files: Iterable[ImageFile],
+    decode: Callable[[ImageFile], T],
+    answer: Callable[[list[tuple[ImageFile, T]]], list[Outcome[Found]]],
+    *,
+    batch: int,
+    workers: int,
+    network_threads: int,
+) -> Iterator[Outcome[Found]]:
+    """Every file through `decode` and then, `batch` at once, through `answer`; in order, a bounded number under way.
+
+    A file whose `decode` raises ImageError has an outcome that says so, and `answer` never sees it.
+    """
+
+    def attempt(file: ImageFile) -> T | ImageError:
         try:
-            return lay(file, wanted, keep_images or tiling is not None)
+            return decode(file)
         except ImageError as fault:
             return fault
 
-    def infer(group: list[tuple[ImageFile, Future[Laid | ImageError]]]) -> list[Outcome[LabelMap]]:
-        laid = [(file, found.result()) for file, found in group]
-        if tiling is None:
-            labels = iter(_labels([found for _, found in laid if isinstance(found, Laid)], runtime))
-        else:
-            labels = (_labels_of_tiles(found, runtime, tiling, batch) for _, found in laid if isinstance(found, Laid))
+    def infer(group: list[tuple[ImageFile, Future[T | ImageError]]]) -> list[Outcome[Found]]:
+        done = [(file, future.result()) for file, future in group]
+        readable = [(file, made) for file, made in done if not isinstance(made, ImageError)]
+        answers = iter(answer(readable) if readable else [])
         return [
-            Outcome(file, None, None, found)
-            if isinstance(found, ImageError)
-            else Outcome(file, found.image if keep_images else None, LabelMap(next(labels), file.path), None)
-            for file, found in laid
+            Outcome(file, None, None, made) if isinstance(made, ImageError) else next(answers) for file, made in done
         ]
 
-    at_once = batch if tiling is None else 1
     with threads(workers, "decode") as decoders, threads(network_threads, "network") as network:
-        groups = ([(file, decoders.submit(decode, file)) for file in group] for group in _groups(files, at_once))
-        for outcomes in ordered(network, infer, groups, ahead=network_threads + 1 + workers // at_once):
+        groups = ([(file, decoders.submit(attempt, file)) for file in group] for group in _groups(files, batch))
+        for outcomes in ordered(network, infer, groups, ahead=network_threads + 1 + workers // batch):
             yield from outcomes
-
-
-def _labels(group: list[Laid], runtime: Runtime) -> list[NDArray[np.uint8]]:
-    """One call of the network for all of them."""
-    if not group:
-        return []
-    frames = stack([laid.frame for laid in group])
-    logits = runtime.segment(frames, **_besides_frames(group))
-    return [picture_labels(own, laid.placement) for own, laid in zip(logits, group, strict=True)]
-
-
-def _labels_of_tiles(laid: Laid, runtime: Runtime, tiling: Tiling, batch: int) -> NDArray[np.uint8]:
-    assert laid.image is not None
-    return segment_tiled(laid.image, tiling, runtime.segment, batch)
 
 
 def _proposer(runtime: Runtime, given: Proposer | None) -> Proposer | None:
@@ -185,16 +212,15 @@ def lay(
     proposer: Proposer | None = None,
 ) -> Laid:
     """Reads one picture into the network's frame, and into those of other scales. Raises ImageError."""
-    if file.fault is not None:
-        raise ImageError(file.path, file.fault)
     others = scaled or {}
     if keep_image:
-        image = read_image(file.path)
+        image = _read(file)
         pixels, full_hw = image, (image.shape[0], image.shape[1])
     else:
         largest_hw = [recipe.largest_hw, *(other.largest_hw for other in others.values())]
         largest = (max(h for h, _ in largest_hw), max(w for _, w in largest_hw))
         image = None
+        _expect_no_fault(file)
         pixels, full_hw = read_image_and_hw(file.path, target_hw=largest)
 
     places = None if proposer is None else proposer(file, full_hw)
@@ -206,17 +232,23 @@ def lay(
     return replace(laid(recipe), image=image, scaled={scale: laid(other) for scale, other in others.items()})
 
 
+def _read(file: ImageFile) -> NDArray[np.uint8]:
+    _expect_no_fault(file)
+    return read_image(file.path)
+
+
+def _expect_no_fault(file: ImageFile) -> None:
+    if file.fault is not None:
+        raise ImageError(file.path, file.fault)
+
+
 def detect_laid(
-    group: list[tuple[ImageFile, Laid | ImageError]], runtime: Runtime, selection: Selection, views: Views
+    group: list[tuple[ImageFile, Laid]], runtime: Runtime, selection: Selection, views: Views
 ) -> list[Outcome[Detections]]:
-    """One call of the network a view for the pictures that could be read; outcomes in the order of `group`."""
-    answers = iter(_answers([laid for _, laid in group if isinstance(laid, Laid)], runtime, views))
-    outcomes: list[Outcome[Detections]] = []
-    for file, laid in group:
-        if isinstance(laid, ImageError):
-            outcomes.append(Outcome(file, None, None, laid))
-            continue
-        found = merge(next(answers), laid.placement, selection, views.merge)
+    """One call of the network a view for the pictures; outcomes in their order."""
+    outcomes = []
+    for (file, laid), answers in zip(group, _answers([laid for _, laid in group], runtime, views), strict=True):
+        found = merge(answers, laid.placement, selection, views.merge)
         restored = restore(*found[:3], laid.placement, file.path, found.masks)
         outcomes.append(Outcome(file, laid.image, restored, None))
     return outcomes
@@ -225,7 +257,7 @@ def detect_laid(
 def _answers(group: list[Laid], runtime: Runtime, views: Views) -> list[list[Answer]]:
     """For each picture what the network says to each view of it."""
     answers: list[list[Answer]] = [[] for _ in group]
-    for view in views.views if group else ():
+    for view in views.views:
         shown = [laid.at(view.scale) for laid in group]
         frames = stack([view.frame(laid.frame, laid.placement.size_hw) for laid in shown])
         raw = runtime.predict(frames, **_besides(view, shown))

@@ -30,7 +30,7 @@ class Learnt:
 
     prepared: Prepared
     truth: AnnotationSet
-    dataset: FrameSet
+    dataset: FrameSet[Any]
     batch: Batch
     images: Tensor  # of the batch, normalised
 

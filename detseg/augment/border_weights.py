@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-IGNORE = 255  # pixels that count neither way: no part of an object
+from detseg.annotations.semantic import IGNORE
+
 _NEGLIGIBLE = 1e-5  # a smaller second term is left out: that is what lets distances be measured in windows
 
 

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORE = 255  # the value of pixels that count neither way, as in `annotations.semantic`
+from detseg.annotations.semantic import IGNORE
+
+__all__ = ["IGNORE", "LabelMaps", "enlarged"]
 
 
 @dataclass(frozen=True, eq=False)

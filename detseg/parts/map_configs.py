@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from detseg.errors import DetsegError
 from detseg.parts.grouped_settings import grouped
 from detseg.parts.map_losses import PixelCounts, resolved
 
+Config = TypeVar("Config", bound=Any)
 Pixels = Callable[[], PixelCounts]  # counts the pixels of each class of the training pictures
 
 
-def configured(model: str, usual: Any, options: Mapping[str, Any], pixels: Pixels | None) -> Any:
+def configured(model: str, usual: Config, options: Mapping[str, Any], pixels: Pixels | None) -> Config:
     """The config of the segmenter `model` for new data: flat `options` over `usual`, which has the number of classes.
 
     `pixels` is asked where the loss weighs classes by how often they occur. Raises DetsegError for an unknown option,

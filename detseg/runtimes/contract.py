@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,3 +48,30 @@ class Runtime(Protocol):
 
         `sizes_hw` and what is raised as in `predict`.
         """
+
+
+class Doors(ABC):
+    """The two ways to ask a runtime, both over `_run`, which answers with the arrays of the network."""
+
+    def predict(
+        self,
+        frames: NDArray[np.uint8],
+        sizes_hw: NDArray[np.int64] | None = None,
+        proposals: Sequence[NDArray[np.float32]] | None = None,
+    ) -> RawDetections:
+        """See `Runtime.predict`."""
+        return RawDetections(*self._run(frames, sizes_hw, proposals))
+
+    def segment(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """See `Runtime.segment`."""
+        logits: NDArray[np.float32]
+        (logits,) = self._run(frames, sizes_hw, None)
+        return logits
+
+    @abstractmethod
+    def _run(
+        self,
+        frames: NDArray[np.uint8],
+        sizes_hw: NDArray[np.int64] | None,
+        proposals: Sequence[NDArray[np.float32]] | None,
+    ) -> list[Any]: ...

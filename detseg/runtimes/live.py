@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from detseg.checkpoints import Card
 from detseg.detectors.contract import Detector
-from detseg.results import RawDetections
+from detseg.runtimes.contract import Doors
 from detseg.runtimes.network import FrameNetwork, as_tensors
 from detseg.segmenters.contract import Segmenter
 
 
-class LiveRuntime:
+class LiveRuntime(Doors):
     """`model` as it is now, in evaluation mode while it predicts. See `contract.Runtime`."""
 
     name = "torch"
@@ -27,26 +27,12 @@ class LiveRuntime:
         self.device = str(self._tensor_device)
         self._network = FrameNetwork(model, card.preprocess).to(self._tensor_device)
 
-    def predict(
-        self,
-        frames: NDArray[np.uint8],
-        sizes_hw: NDArray[np.int64] | None = None,
-        proposals: Sequence[NDArray[np.float32]] | None = None,
-    ) -> RawDetections:
-        """(N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K); the model's mode is put back after."""
-        return RawDetections(*self._run(frames, sizes_hw, proposals))
-
-    def segment(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """(N, H, W, 3) uint8 RGB -> (N, K, H, W) logits; the model's mode is put back after."""
-        (logits,) = self._run(frames, sizes_hw)
-        return logits
-
     @torch.inference_mode()
     def _run(
         self,
         frames: NDArray[np.uint8],
         sizes_hw: NDArray[np.int64] | None,
-        proposals: Sequence[NDArray[np.float32]] | None = None,
+        proposals: Sequence[NDArray[np.float32]] | None,
     ) -> list[NDArray[np.float32]]:
         was_training = self._model.training
         self._model.eval()

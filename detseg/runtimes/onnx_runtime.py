@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from detseg.checkpoints.header import open_header
 from detseg.errors import DetsegError, WeightsError
-from detseg.results import RawDetections
+from detseg.runtimes.contract import Doors
 
 INPUT, OUTPUTS = "frames", ["boxes", "scores"]  # of every model that detseg exports
 MASKS = "masks"  # of one that outlines its objects
 LOGITS = "logits"  # what a segmenter answers with, alone
 
 
-class OnnxRuntime:
+class OnnxRuntime(Doors):
     """A model exported by detseg. See `contract.Runtime`."""
 
     name = "onnx"
@@ -31,21 +31,13 @@ class OnnxRuntime:
         self._session, self.device = _session(weights, device, threads)
         self._expect_contract()
 
-    def predict(
+    def _run(
         self,
         frames: NDArray[np.uint8],
-        sizes_hw: NDArray[np.int64] | None = None,
-        proposals: Sequence[NDArray[np.float32]] | None = None,
-    ) -> RawDetections:
-        """(N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K). H, W: the export's, all shown."""
-        return RawDetections(*self._run(frames))
-
-    def segment(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """(N, H, W, 3) uint8 RGB -> (N, K, H, W) logits. H, W: the export's, all shown."""
-        (logits,) = self._run(frames)
-        return logits
-
-    def _run(self, frames: NDArray[np.uint8]) -> list[Any]:
+        sizes_hw: NDArray[np.int64] | None,
+        proposals: Sequence[NDArray[np.float32]] | None,
+    ) -> list[Any]:
+        """H, W: the export's, all shown, whatever `sizes_hw` says."""
         if frames.shape[1:3] != self.card.preprocess.frame_hw:
             height, width = self.card.preprocess.frame_hw
             raise WeightsError(

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from detseg.errors import DetsegError, WeightsError
-from detseg.results import RawDetections
+from detseg.runtimes.contract import Doors
 from detseg.runtimes.network import as_tensors, fused, read_network, trial_hw
 
 
-class TorchRuntime:
+class TorchRuntime(Doors):
     """A model as trained. See `contract.Runtime`."""
 
     name = "torch"
@@ -28,26 +28,12 @@ class TorchRuntime:
         network = fused(network, trial_hw(self.card.preprocess))
         self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def predict(
-        self,
-        frames: NDArray[np.uint8],
-        sizes_hw: NDArray[np.int64] | None = None,
-        proposals: Sequence[NDArray[np.float32]] | None = None,
-    ) -> RawDetections:
-        """(N, H, W, 3) uint8 RGB -> boxes (N, A, 4), scores (N, A, K)."""
-        return RawDetections(*self._run(frames, sizes_hw, proposals))
-
-    def segment(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """(N, H, W, 3) uint8 RGB -> (N, K, H, W) logits."""
-        (logits,) = self._run(frames, sizes_hw)
-        return logits
-
     @torch.inference_mode()
     def _run(
         self,
         frames: NDArray[np.uint8],
         sizes_hw: NDArray[np.int64] | None,
-        proposals: Sequence[NDArray[np.float32]] | None = None,
+        proposals: Sequence[NDArray[np.float32]] | None,
     ) -> list[NDArray[np.float32]]:
         try:
             answer = self._network(*as_tensors(frames, sizes_hw, self.device, proposals))

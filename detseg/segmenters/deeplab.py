@@ -183,8 +183,7 @@ def build(
 
 def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | None) -> DeepLabConfig:
     """The config for new data: `options` over the defaults; `pixels` and errors as `configured` has them."""
-    config: DeepLabConfig = configured("DeepLab", DeepLabConfig(num_classes), options, pixels)
-    return config
+    return configured("DeepLab", DeepLabConfig(num_classes), options, pixels)
 
 
 def config_from_json(values: dict[str, Any]) -> DeepLabConfig:

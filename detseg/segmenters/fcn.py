@@ -181,8 +181,7 @@ def build(
 
 def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | None) -> FCNConfig:
     """The config for new data: `options` over the defaults; `pixels` and errors as `configured` has them."""
-    config: FCNConfig = configured("FCN", FCNConfig(num_classes), options, pixels)
-    return config
+    return configured("FCN", FCNConfig(num_classes), options, pixels)
 
 
 def config_from_json(values: dict[str, Any]) -> FCNConfig:

@@ -102,8 +102,7 @@ def build(
 
 def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | None) -> LRASPPConfig:
     """The config for new data: `options` over the defaults; `pixels` and errors as `configured` has them."""
-    config: LRASPPConfig = configured("LR-ASPP", LRASPPConfig(num_classes), options, pixels)
-    return config
+    return configured("LR-ASPP", LRASPPConfig(num_classes), options, pixels)
 
 
 def config_from_json(values: dict[str, Any]) -> LRASPPConfig:

@@ -234,8 +234,7 @@ def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | Non
     Raises DetsegError for an unknown option or one that does not fit.
     """
     usual = PatchClassifierConfig(num_classes)
-    config: PatchClassifierConfig = configured("The patch classifier", usual, options, pixels)
-    return config
+    return configured("The patch classifier", usual, options, pixels)
 
 
 def config_from_json(values: dict[str, Any]) -> PatchClassifierConfig:

@@ -190,8 +190,7 @@ def _encoder(config: SegNetConfig, weights: str | None, progress: Callable[[int,
 
 def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | None) -> SegNetConfig:
     """The config for new data: `options` over the defaults; `pixels` and errors as `configured` has them."""
-    config: SegNetConfig = configured("SegNet", SegNetConfig(num_classes), options, pixels)
-    return config
+    return configured("SegNet", SegNetConfig(num_classes), options, pixels)
 
 
 def config_from_json(values: dict[str, Any]) -> SegNetConfig:

@@ -228,8 +228,7 @@ def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | Non
 
     Raises DetsegError for an unknown option or one that does not fit.
     """
-    config: UNetConfig = configured("U-Net", UNetConfig(num_classes), options, pixels)
-    return config
+    return configured("U-Net", UNetConfig(num_classes), options, pixels)
 
 
 def config_from_json(values: dict[str, Any]) -> UNetConfig:

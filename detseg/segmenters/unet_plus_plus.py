@@ -123,8 +123,7 @@ def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | Non
 
     Raises DetsegError for an unknown option or one that does not fit.
     """
-    config: UNetPlusPlusConfig = configured("U-Net++", UNetPlusPlusConfig(num_classes), options, pixels)
-    return config
+    return configured("U-Net++", UNetPlusPlusConfig(num_classes), options, pixels)
 
 
 def config_from_json(values: dict[str, Any]) -> UNetPlusPlusConfig:

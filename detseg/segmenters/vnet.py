@@ -182,8 +182,7 @@ def configure(num_classes: int, options: Mapping[str, Any], pixels: Pixels | Non
 
     Raises DetsegError for an unknown option or one that does not fit.
     """
-    config: VNetConfig = configured("V-Net", VNetConfig(num_classes), options, pixels)
-    return config
+    return configured("V-Net", VNetConfig(num_classes), options, pixels)
 
 
 def config_from_json(values: dict[str, Any]) -> VNetConfig:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -36,6 +36,8 @@ from detseg.preprocess import Placement, Preprocess
 from detseg.preprocess.recipe import lay_in, lay_in_map
 from detseg.proposals import Proposer
 from detseg.training.config import TrainConfig
+
+Truth = TypeVar("Truth", AnnotationSet, SemanticSet)
 
 
 class Ticket(NamedTuple):
@@ -90,14 +92,14 @@ class Batch:
         ]
 
 
-class FrameSet(Dataset[Any], ABC):
+class FrameSet(Dataset[Any], ABC, Generic[Truth]):
     """Answers a `Ticket` with a sample, the files in it, and the errors met.
 
     `truth` is the pictures and what is known of them.
     """
 
-    def __init__(self, truth: AnnotationSet | SemanticSet, config: TrainConfig, preprocess: Preprocess) -> None:
-        self.truth = truth
+    def __init__(self, truth: Truth, config: TrainConfig, preprocess: Preprocess) -> None:
+        self.truth: Truth = truth
         self.config = config
         self.preprocess = preprocess
         self._recipe: Recipe | None = None
@@ -183,7 +185,7 @@ class FrameSet(Dataset[Any], ABC):
         return self._recipe
 
 
-class TrainingSet(FrameSet):
+class TrainingSet(FrameSet[AnnotationSet]):
     """Pictures and their objects; `masks`: samples hold masks too.
 
     `proposer`: samples hold proposals among their boxes (`augment.sample.with_proposals`).
@@ -199,41 +201,39 @@ class TrainingSet(FrameSet):
         proposer: Proposer | None = None,
     ) -> None:
         super().__init__(truth, config, preprocess)
-        self.objects = truth
         self.masks = masks
         self.proposer = proposer
 
     def read(self, index: int) -> Sample:
         """The picture and its truth as they are. Raises ImageError."""
-        rows = self.objects.rows(index)
-        image = read_image(self.objects.image_path(index))
+        rows = self.truth.rows(index)
+        image = read_image(self.truth.image_path(index))
         image_hw = (image.shape[0], image.shape[1])
         sample = Sample(
             image,
-            self.objects.boxes[rows].astype(np.float32),
-            self.objects.labels[rows],
-            self.objects.ignored[rows],
+            self.truth.boxes[rows].astype(np.float32),
+            self.truth.labels[rows],
+            self.truth.ignored[rows],
             self._cutouts(index, image_hw) if self.masks else None,
         )
         if self.proposer is None:
             return sample
-        file = ImageFile(self.objects.image_path(index), PurePosixPath(self.objects.image_files[index]))
+        file = ImageFile(self.truth.image_path(index), PurePosixPath(self.truth.image_files[index]))
         return with_proposals(sample, self.proposer(file, image_hw))
 
     def _cutouts(self, index: int, image_hw: tuple[int, int]) -> Cutouts:
-        rows = self.objects.rows(index)
+        rows = self.truth.rows(index)
         try:
-            return Cutouts.of_outlines(self.objects.outlines[rows], self.objects.boxes[rows], image_hw)
+            return Cutouts.of_outlines(self.truth.outlines[rows], self.truth.boxes[rows], image_hw)
         except ValueError as error:
-            raise ImageError(self.objects.image_path(index), f"its masks cannot be used: {error}") from error
+            raise ImageError(self.truth.image_path(index), f"its masks cannot be used: {error}") from error
 
 
-class MapSet(FrameSet):
+class MapSet(FrameSet[SemanticSet]):
     """Pictures and their label maps instead of objects."""
 
     def __init__(self, truth: SemanticSet, config: TrainConfig, preprocess: Preprocess) -> None:
         super().__init__(truth, config, preprocess)
-        self.maps = truth
         self.background = _background(truth) if config.border_weight else 0
 
     def __getitem__(self, ticket: Ticket) -> tuple[Sample | None, list[str], list[ImageError]]:
@@ -245,10 +245,10 @@ class MapSet(FrameSet):
 
     def read(self, index: int) -> Sample:
         """The picture and its label map as they are. Raises ImageError."""
-        path = self.maps.image_path(index)
+        path = self.truth.image_path(index)
         image = read_image(path)
         try:
-            label_map = self.maps.label_map(index)
+            label_map = self.truth.label_map(index)
         except DataError as error:
             raise ImageError(path, f"its label map cannot be used: {error}") from error
         if label_map.shape != image.shape[:2]:
@@ -355,7 +355,7 @@ def target_of(sample: Sample) -> Target:
     return Target(boxes, labels, ignored, proposals=torch.from_numpy(proposals))
 
 
-def loader(dataset: FrameSet, batches: EpochBatches, workers: int) -> DataLoader[Any]:
+def loader(dataset: FrameSet[Any], batches: EpochBatches, workers: int) -> DataLoader[Any]:
     """The loader of a run; worker processes stay alive between epochs."""
     return DataLoader(
         dataset,

@@ -79,7 +79,7 @@ class Trainer:
 
     model: Detector | Segmenter
     preprocess: Preprocess
-    data: FrameSet
+    data: FrameSet[Any]
     config: TrainConfig
     folder: RunFolder
     validate: Validate

@@ -39,7 +39,7 @@ class Prepared:
     """Everything a run starts from; `anchors`, how well they fit the data, and `left_random` are for telling."""
 
     config: TrainConfig
-    data: FrameSet
+    data: FrameSet[Any]
     validation: AnnotationSet | SemanticSet | None
     model: Detector | Segmenter
     card: Card

@@ -37,7 +37,7 @@ class StageStep:
 class PicturesInUse:
     """The training pictures laid in as the finished model will see them. See `detectors.contract.Lessons`."""
 
-    data: FrameSet
+    data: FrameSet[Any]
     device: torch.device
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class PicturesInUse:
 
 def finish(
     model: Detector,
-    data: FrameSet,
+    data: FrameSet[Any],
     folder: RunFolder,
     epoch: int,
     validate: Callable[[Detector], dict[str, float]],
