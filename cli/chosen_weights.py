@@ -5,38 +5,86 @@ And where its proposals come from, for a model that looks at such.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from detseg.checkpoints import Card, zoo
 from detseg.checkpoints.header import open_header
 from detseg.errors import WeightsError
+from detseg.preprocess import Preprocess
+from detseg.runtimes import Runtime, open_runtime
 
 if TYPE_CHECKING:
     from detseg.annotations import AnnotationSet
     from detseg.proposals import Proposer
 
 
+class Asked(Protocol):
+    """What a command line says of weights and of how they are run."""
+
+    @property
+    def weights(self) -> Path | None: ...
+    @property
+    def runtime(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def imgsz(self) -> tuple[int, int] | None: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def workers(self) -> int: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """The weights of a run: the file, its kind ("onnx" or "safetensors"), what it says of itself."""
+
+    weights: Path
+    kind: str
+    card: Card
+
+    def open(self, asked: Asked) -> Runtime:
+        """The network, ready."""
+        limit = 1 if self._side_by_side(asked) else None
+        return open_runtime(self.weights, runtime=asked.runtime, device=asked.device, threads=limit)
+
+    def stream(self, asked: Asked) -> dict[str, Any]:
+        """How the route is to run it: what `detect_files` and `segment_files` are told of batches and threads."""
+        network_threads = asked.workers if self._side_by_side(asked) else 1
+        how = {"batch": asked.batch, "workers": asked.workers, "network_threads": network_threads}
+        return {**how, "recipe": self.recipe(asked)}
+
+    def recipe(self, asked: Asked) -> Preprocess:
+        """How pictures are laid in: as trained, or in frames of the size that was asked for."""
+        usual = self.card.preprocess
+        return replace(usual, frame_hw=asked.imgsz) if asked.imgsz else usual
+
+    def _side_by_side(self, asked: Asked) -> bool:
+        """Whether each call of the network keeps to one core, so that several run at once (wasting less)."""
+        return self.kind == "onnx" and asked.device in ("auto", "cpu")
+
+
 def choose(
-    weights: Path | None,
+    asked: Asked,
     *,
-    runtime: str,
-    device: str,
-    imgsz: tuple[int, int] | None,
+    imgsz: tuple[int, int] | None = None,
     several_sizes: bool = False,
     task: str = "detect",
-) -> tuple[Path, str, Card]:
-    """The weight file, its kind ("onnx", "safetensors") and its card, checked; for `task`.
+) -> Model:
+    """The weights, checked; for `task`, and frames of `imgsz` where they are not of the size that was `asked` for.
 
     ONNX is the faster on a CPU; a GPU, another frame size or several need .safetensors. Raises WeightsError for a
     file that cannot be used, UsageError for a frame size that an exported model does not take.
     """
-    on_gpu = device not in ("auto", "cpu")
-    wants_torch = runtime == "torch" or (runtime == "auto" and (on_gpu or imgsz or several_sizes))
+    imgsz = imgsz or asked.imgsz
+    on_gpu = asked.device not in ("auto", "cpu")
+    wants_torch = asked.runtime == "torch" or (asked.runtime == "auto" and (on_gpu or imgsz or several_sizes))
     kind = "safetensors" if wants_torch else "onnx"
-    path = zoo.resolve(weights, kind) if weights else zoo.default_weights(task, kind)
+    path = zoo.resolve(asked.weights, kind) if asked.weights else zoo.default_weights(task, kind)
     kind, card = open_header(path)
     if card.task != task:
         what = "objects" if card.task == "detect" else "the classes of pixels"
@@ -46,7 +94,7 @@ def choose(
         raise click.UsageError(
             f"{path} was exported for {height}x{width} pixels; another size needs .safetensors weights"
         )
-    return path, kind, card
+    return Model(path, kind, card)
 
 
 def proposer(card: Card, file: Path | None, truth: AnnotationSet | None = None) -> tuple[Proposer | None, str]:

@@ -52,12 +52,7 @@ a list on standard input. Pictures that cannot be read are named in failures.csv
 @click.option("--save-txt", "yolo", is_flag=True, hidden=True, help="YOLO txt as well.")
 @click.option("--save-crop", "crops", is_flag=True, hidden=True, help="Crops as well.")
 @click.option("--save-conf", is_flag=True, help="Scores in the YOLO txt files as well.")
-@options.run_folder("detect")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run; finished pictures stay.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many pictures.")
-@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
-@options.json_output("Print one JSON line per picture on stdout instead of a table.")
-@options.verbosity
+@options.run_over_pictures("detect")
 def command(
     sources: tuple[str, ...],
     more_sources: tuple[str, ...],

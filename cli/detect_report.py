@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 
 from detseg.annotations.categories import Categories
 from detseg.images import ImageFile
-from detseg.pipeline import Outcome
 from detseg.results import Detections
-from detseg.writers import json_row
 
 from .folder_run import Tally
-from .tables import counted, printable, table
+from .tables import counted, table
 
 FEW_PICTURES, FEW_OBJECTS = 20, 60  # up to these, every object is shown; beyond, a line per class
 
@@ -69,20 +66,7 @@ class DetectTally(Tally):
         return table(("class", "objects", "pictures", "best score"), rows, right=(1, 2, 3))
 
 
-def json_line(outcome: Outcome[Detections], categories: Categories) -> str:
-    """One picture as a line of JSON, as in predictions.jsonl; with its cause where it could not be done."""
-    if outcome.found is not None:
-        return json.dumps(json_row(outcome.file, outcome.found, categories))
-    assert outcome.fault is not None
-    file = outcome.file
-    return json.dumps({"file": file.name.as_posix(), "path": str(file.path), "error": outcome.fault.cause})
-
-
-def plain_line(outcome: Outcome[Detections], categories: Categories) -> str:
-    """One picture as a line for people: what it holds, or why it could not be done."""
-    name = printable(outcome.file.name)
-    if outcome.found is None:
-        return f"{name}: {printable(outcome.fault.cause) if outcome.fault else 'not done'}"
-    counts = Counter(outcome.found.labels.tolist())
-    found = (f"{count} {categories.names[label]}" for label, count in counts.most_common())
-    return f"{name}: {', '.join(found) or 'nothing found'}"
+def in_words(found: Detections, categories: Categories) -> str:
+    """How many of each class."""
+    counts = Counter(found.labels.tolist())
+    return ", ".join(f"{count} {categories.names[label]}" for label, count in counts.most_common()) or "nothing found"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from detseg.postprocess import Selection
 from detseg.postprocess.select import NMS
 from detseg.results import Detections
 from detseg.runtimes import Runtime
-from detseg.writers import Writers, open_writers
+from detseg.writers import Writers, json_row, open_writers
 
 from . import chosen_weights, folder_run, tta
-from .detect_report import DetectTally, json_line, plain_line
+from .detect_report import DetectTally, in_words
 from .exits import Exit
-from .folder_run import Job, Model
+from .folder_run import Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +54,8 @@ class Detecting(Job):
     doing = "detecting"
 
     def __init__(self, request: Request) -> None:
-        weights, kind, card = chosen_weights.choose(
-            request.weights,
-            runtime=request.runtime,
-            device=request.device,
-            imgsz=request.imgsz,
-            several_sizes=tta.wants_scales(request),
-        )
-        super().__init__(Model(weights, kind, card))
+        super().__init__(chosen_weights.choose(request, several_sizes=tta.wants_scales(request)))
+        card = self.model.card
         self.request = request
         self.selection = Selection(
             request.conf,
@@ -71,7 +65,7 @@ class Detecting(Job):
             classes=_class_indices(request.classes, card.categories),
             nms=tta.suppression(request, card),
         )
-        self.views, note = tta.views(request, kind)
+        self.views, note = tta.views(request, self.model.kind)
         self.proposer, another = chosen_weights.proposer(card, request.proposals)
         for told in filter(None, (note, another)):
             click.echo(f"note: {told}", err=True)
@@ -87,18 +81,14 @@ class Detecting(Job):
         self, files: Iterator[ImageFile], runtime: Runtime, keep_images: bool
     ) -> Iterator[Outcome[Detections]]:
         """The objects of each picture."""
-        request, recipe = self.request, self.model.card.preprocess
         return detect_files(
             files,
             runtime,
             self.selection,
-            batch=request.batch,
-            workers=request.workers,
-            network_threads=request.workers if self.model.side_by_side(request.device) else 1,
             keep_images=keep_images,
-            recipe=replace(recipe, frame_hw=request.imgsz) if request.imgsz else recipe,
             views=self.views,
             proposals=self.proposer,
+            **self.model.stream(self.request),
         )
 
     def open_writers(self, folder: Path) -> Writers:
@@ -110,13 +100,13 @@ class Detecting(Job):
         """No object yet."""
         return DetectTally(self.model.card.categories)
 
-    def json_line(self, outcome: Outcome[Detections]) -> str:
-        """See `detect_report.json_line`."""
-        return json_line(outcome, self.model.card.categories)
+    def row(self, file: ImageFile, found: Detections) -> dict[str, Any]:
+        """As in predictions.jsonl."""
+        return json_row(file, found, self.model.card.categories)
 
-    def plain_line(self, outcome: Outcome[Detections]) -> str:
-        """See `detect_report.plain_line`."""
-        return plain_line(outcome, self.model.card.categories)
+    def words(self, file: ImageFile, found: Detections) -> str:
+        """How many of each class."""
+        return in_words(found, self.model.card.categories)
 
 
 def _class_indices(words: tuple[str, ...], categories: Categories) -> tuple[int, ...] | None:

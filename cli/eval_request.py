@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
-from detseg.annotations import AnnotationSet, ClassMatch
+from detseg.annotations import AnnotationSet, Categories, ClassMatch
 from detseg.annotations.outlines import Outlines
+from detseg.annotations.semantic import SemanticSet
+from detseg.errors import DataError
 from detseg.evaluation import DetectionMetrics, Kind, VocMetrics
+from detseg.images import ImageFile
 
 from . import run_folder
+from .chosen_weights import Model
 
 if TYPE_CHECKING:
     from detseg.errors import ImageError
-    from detseg.images import ImageFile
     from detseg.postprocess.select import NMS
 
 Task = Literal["boxes", "masks", "labels"]
@@ -124,6 +127,22 @@ def named(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return ", ".join(names[:10]) + more
+
+
+def pictures_of(truth: AnnotationSet | SemanticSet) -> list[ImageFile]:
+    """The data set's pictures, as the route takes them."""
+    return [ImageFile(truth.image_path(i), PurePosixPath(name)) for i, name in enumerate(truth.image_files)]
+
+
+def classes_in_common(request: Request, model: Model, categories: Categories) -> ClassMatch:
+    """Which class of the weights is which of the data. Raises DataError where there is none."""
+    match = ClassMatch.of(model.card.categories, categories)
+    if not match.pairs:
+        raise DataError(
+            f"{model.weights} and {request.data} have no class in common: {named(model.card.categories.names)} against "
+            f"{named(categories.names)}; measure on data with the same class names"
+        )
+    return match
 
 
 def class_notes(match: ClassMatch, as_missed: str) -> tuple[str, ...]:

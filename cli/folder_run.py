@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import shlex
 import sys
 import time
@@ -22,14 +23,14 @@ import click
 import cv2
 
 from detseg.annotations.categories import Categories
-from detseg.checkpoints import Card
 from detseg.errors import DataError, DetsegError, ImageError
 from detseg.images import ImageFile, find_images
 from detseg.pipeline import Outcome, ordered, threads
-from detseg.runtimes import Runtime, open_runtime
+from detseg.runtimes import Runtime
 from detseg.writers import Writers
 
 from . import run_folder
+from .chosen_weights import Model
 from .exits import Exit
 from .failures import tell_failures, write_failures
 from .journal import FILE_NAME as JOURNAL
@@ -62,19 +63,6 @@ class Request:
     as_json: bool
     quiet: bool
     verbose: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """The weights of a run: the file, its kind ("onnx" or "safetensors"), what it says of itself."""
-
-    weights: Path
-    kind: str
-    card: Card
-
-    def side_by_side(self, device: str) -> bool:
-        """Whether each call of the network keeps to one core, so that several run at once (wasting less)."""
-        return self.kind == "onnx" and device in ("auto", "cpu")
 
 
 class Tally(ABC):
@@ -132,12 +120,29 @@ class Job(ABC):
         """An empty one."""
 
     @abstractmethod
-    def json_line(self, outcome: Outcome[Any]) -> str:
-        """One picture as a line of JSON; with its cause where it could not be done."""
+    def row(self, file: ImageFile, found: Any) -> dict[str, Any]:
+        """What was found in one picture as plain JSON values."""
 
     @abstractmethod
+    def words(self, file: ImageFile, found: Any) -> str:
+        """What was found in one picture, for people."""
+
+    def json_line(self, outcome: Outcome[Any]) -> str:
+        """One picture as a line of JSON; with its cause where it could not be done."""
+        file = outcome.file
+        if outcome.found is not None:
+            return json.dumps(self.row(file, outcome.found))
+        assert outcome.fault is not None
+        return json.dumps({"file": file.name.as_posix(), "path": str(file.path), "error": outcome.fault.cause})
+
     def plain_line(self, outcome: Outcome[Any]) -> str:
         """One picture as a line for people: what it holds, or why it could not be done."""
+        file = outcome.file
+        if outcome.found is not None:
+            told = self.words(file, outcome.found)
+        else:
+            told = printable(outcome.fault.cause) if outcome.fault else "not done"
+        return f"{printable(file.name)}: {told}"
 
 
 def run(request: Request, take_on: Callable[[], Job]) -> Exit:
@@ -148,8 +153,7 @@ def run(request: Request, take_on: Callable[[], Job]) -> Exit:
     if request.dry_run:
         return _dry_run(request, job, pictures, folder)
     cv2.setNumThreads(1)  # the route has its own threads, one picture each
-    limit = 1 if job.model.side_by_side(request.device) else None
-    runtime = open_runtime(job.model.weights, runtime=request.runtime, device=request.device, threads=limit)
+    runtime = job.model.open(request)
     folder = _folder(request, make=True)
     journal = Journal(folder, _settings(request, job), resume=request.resume)
     tally, started = job.tally(), time.monotonic()

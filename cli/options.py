@@ -245,6 +245,24 @@ def run_folder(task: str) -> Callable[[F], F]:
     return add
 
 
+def run_over_pictures(task: str) -> Callable[[F], F]:
+    """What every run over pictures may be told: where results go, how far it goes, what is said."""
+
+    def add(function: F) -> F:
+        for decorate in (
+            verbosity,
+            json_output("Print one JSON line per picture on stdout instead of a table."),
+            click.option("--dry-run", is_flag=True, help="Only tell what would be done."),
+            click.option("--limit", type=click.IntRange(1), help="Only the first so many pictures."),
+            click.option("--resume", is_flag=True, help="Go on with an interrupted run; finished pictures stay."),
+            run_folder(task),
+        ):
+            function = decorate(function)
+        return function
+
+    return add
+
+
 def json_output(help: str = "Print JSON on stdout instead of text.") -> Any:
     """--json -> `as_json: bool`."""
     return click.option("--json", "as_json", is_flag=True, help=help)

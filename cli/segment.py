@@ -54,12 +54,7 @@ index: the same values as a grey PNG; csv, jsonl: the area of each class; coco: 
     show_default=True,
     help=f"What is written: {', '.join(FORMATS)}; several with commas.",
 )
-@options.run_folder("segment")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run; finished pictures stay.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many pictures.")
-@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
-@options.json_output("Print one JSON line per picture on stdout instead of a table.")
-@options.verbosity
+@options.run_over_pictures("segment")
 def command(sources: tuple[str, ...], more_sources: tuple[str, ...], **given: Any) -> Exit:
     """Give every pixel of pictures a class, and write what was found."""
     if not sources + more_sources:

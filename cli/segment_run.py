@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from detseg.writers import Writers, area_row, open_map_writers
 
 from . import chosen_weights, folder_run
 from .exits import Exit
-from .folder_run import Job, Model
+from .folder_run import Job
 from .tables import counted, printable, table
 
 
@@ -44,16 +43,9 @@ class Segmenting(Job):
     doing = "segmenting"
 
     def __init__(self, request: Request) -> None:
-        weights, kind, card = chosen_weights.choose(
-            request.weights,
-            runtime=request.runtime,
-            device=request.device,
-            imgsz=request.imgsz or request.tile,
-            task="segment",
-        )
-        super().__init__(Model(weights, kind, card))
+        super().__init__(chosen_weights.choose(request, imgsz=request.imgsz or request.tile, task="segment"))
         self.request = request
-        self.tiling = _tiling(request, int(card.config.get("context", 0)))
+        self.tiling = _tiling(request, int(self.model.card.config.get("context", 0)))
 
     def settings(self) -> dict[str, Any]:
         """What decides the results."""
@@ -61,17 +53,8 @@ class Segmenting(Job):
 
     def outcomes(self, files: Iterator[ImageFile], runtime: Runtime, keep_images: bool) -> Iterator[Outcome[LabelMap]]:
         """The label map of each picture."""
-        request, recipe = self.request, self.model.card.preprocess
-        return segment_files(
-            files,
-            runtime,
-            batch=request.batch,
-            workers=request.workers,
-            network_threads=request.workers if self.model.side_by_side(request.device) else 1,
-            keep_images=keep_images,
-            recipe=replace(recipe, frame_hw=request.imgsz) if request.imgsz else recipe,
-            tiling=self.tiling,
-        )
+        how = self.model.stream(self.request)
+        return segment_files(files, runtime, keep_images=keep_images, tiling=self.tiling, **how)
 
     def open_writers(self, folder: Path) -> Writers:
         """The formats of label maps."""
@@ -81,21 +64,14 @@ class Segmenting(Job):
         """No pixel yet."""
         return AreaTally(self.model.card.categories)
 
-    def json_line(self, outcome: Outcome[LabelMap]) -> str:
-        """One picture as in areas.jsonl; with its cause where it could not be done."""
-        if outcome.found is not None:
-            return json.dumps(area_row(outcome.file, outcome.found, self.model.card.categories))
-        assert outcome.fault is not None
-        file = outcome.file
-        return json.dumps({"file": file.name.as_posix(), "path": str(file.path), "error": outcome.fault.cause})
+    def row(self, file: ImageFile, found: LabelMap) -> dict[str, Any]:
+        """As in areas.jsonl."""
+        return area_row(file, found, self.model.card.categories)
 
-    def plain_line(self, outcome: Outcome[LabelMap]) -> str:
-        """One picture as a line for people: its classes by area, or why it could not be done."""
-        name = printable(outcome.file.name)
-        if outcome.found is None:
-            return f"{name}: {printable(outcome.fault.cause) if outcome.fault else 'not done'}"
-        classes = area_row(outcome.file, outcome.found, self.model.card.categories)["classes"]
-        return f"{name}: " + ", ".join(f"{each['share']:.0%} {printable(each['name'])}" for each in classes)
+    def words(self, file: ImageFile, found: LabelMap) -> str:
+        """Its classes by area."""
+        classes = self.row(file, found)["classes"]
+        return ", ".join(f"{each['share']:.0%} {printable(each['name'])}" for each in classes)
 
 
 class AreaTally(folder_run.Tally):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from detseg import evaluation
 from detseg.annotations import AnnotationSet
 from detseg.annotations.semantic import IGNORE, SemanticSet
 from detseg.evaluation.label_maps import evaluate_label_maps
-from detseg.images import ImageFile
 from detseg.pipeline import detect_files, segment_files
 from detseg.postprocess import Selection
 from detseg.results import Detections
+
+from .eval_request import pictures_of
 
 if TYPE_CHECKING:
     from detseg.training.setup import Prepared
@@ -44,16 +44,12 @@ def metric_name(key: str) -> str:
     return f"{kind} {rest.upper()}".strip()
 
 
-def _files(truth: AnnotationSet | SemanticSet) -> list[ImageFile]:
-    return [ImageFile(truth.image_path(i), PurePosixPath(name)) for i, name in enumerate(truth.image_files)]
-
-
 def _objects(prepared: Prepared, truth: AnnotationSet) -> Validate:
     """COCO's numbers, of boxes and where there are such of masks."""
     from detseg import catalog
     from detseg.runtimes.live import LiveRuntime
 
-    files, config = _files(truth), prepared.config
+    files, config = pictures_of(truth), prepared.config
     selection = Selection.for_measuring(catalog.usual_nms(config.model))
 
     def validate(model: Any) -> dict[str, float]:
@@ -83,7 +79,7 @@ def _maps(prepared: Prepared, truth: SemanticSet) -> Validate:
 
     from detseg.runtimes.live import LiveRuntime
 
-    files, config = _files(truth), prepared.config
+    files, config = pictures_of(truth), prepared.config
 
     def validate(model: Any) -> dict[str, float]:
         outcomes = segment_files(files, LiveRuntime(prepared.card, model), batch=config.batch)
