@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -98,7 +99,8 @@ def expect_one_answer_a_pixel_alone_and_in_company(model: Segmenter, hw: tuple[i
 
 
 def expect_lessons_to_reach_every_parameter(model: Segmenter, hw: tuple[int, int] = (64, 64)) -> dict[str, Tensor]:
-    """Finite losses with gradients; where no pixel counts they are 0, and nothing is learnt."""
+    """Finite losses with true gradients; where no pixel counts they are 0, and nothing is learnt."""
+    expect_gradients_to_be_those_of_the_losses(copy.deepcopy(model))
     model.train()
     losses = model.losses(pictures(2, hw), maps_of(2, hw))
     assert all(loss.isfinite() and loss > 0 for loss in losses.values())
@@ -114,6 +116,43 @@ def expect_lessons_to_reach_every_parameter(model: Segmenter, hw: tuple[int, int
     assert all(p.grad is None or p.grad.abs().sum() == 0 for p in model.parameters())
     model.zero_grad(set_to_none=True)
     return losses
+
+
+def expect_gradients_to_be_those_of_the_losses(model: Segmenter, hw: tuple[int, int] = (40, 48)) -> None:
+    """A small step of all weights in a random direction changes the losses as the gradient says; in double precision.
+
+    Whatever draws in the model draws the same each time.
+    """
+    model.train().double()
+    images, truth = pictures(2, hw).double(), maps_of(2, hw)
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    random = torch.Generator().manual_seed(5)
+
+    def direction() -> list[Tensor]:
+        return [
+            torch.randn(w.shape, generator=random, dtype=w.dtype) * (w.detach().std(correction=0) + 1e-3)
+            for w in weights
+        ]
+
+    def go(way: list[Tensor], far: float) -> None:
+        with torch.no_grad():
+            for weight, change in zip(weights, way, strict=True):
+                weight.add_(change, alpha=far)
+
+    def total() -> Tensor:
+        torch.manual_seed(1)
+        return torch.stack(list(model.losses(images, truth).values())).sum()
+
+    go(direction(), 0.1)  # away from where many a ReLU stands exactly at its corner
+    total().backward()
+    way, step = direction(), 1e-8
+    foretold = sum(float((w.grad * d).sum()) for w, d in zip(weights, way, strict=True) if w.grad is not None)
+    go(way, step)
+    ahead = float(total().detach())
+    go(way, -2 * step)
+    seen = (ahead - float(total().detach())) / (2 * step)
+    assert abs(foretold) > 1e-4
+    assert seen == pytest.approx(foretold, rel=1e-3, abs=1e-6), (seen, foretold)
 
 
 def expect_a_trace_to_answer_alike(model: Segmenter, hw: tuple[int, int] = (33, 47)) -> None:

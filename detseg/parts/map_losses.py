@@ -104,7 +104,8 @@ class Criterion:
         count = len(self.config.class_weights)
         if count and count != logits.shape[1]:
             raise ValueError(f"{count} class weights for {logits.shape[1]} classes")
-        return {n: weight * _TERMS[n](logits.float(), truth, self.config) for weight, n in self.config.weighted}
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # not in half precision
+        return {n: weight * _TERMS[n](logits, truth, self.config) for weight, n in self.config.weighted}
 
 
 def cross_entropy(logits: Tensor, truth: LabelMaps, config: LossConfig) -> Tensor:
