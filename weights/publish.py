@@ -20,8 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from detseg import checkpoints
-from detseg.annotations.formats import load as load_truth
+from detseg.annotations import load as load_truth
+from detseg.annotations import load_label_maps
+from detseg.annotations.semantic import IGNORE
 from detseg.files import write_text
 from detseg.runtimes.export import export_onnx
 
@@ -41,7 +45,7 @@ def main() -> None:
     given = parser.parse_args()
     files = write_weights(given.run / "weights" / "best.safetensors", given.name)
     metrics = measure(files["onnx"], given.data, given.split)
-    card = card_text(given, files, metrics, count_train_boxes(given.data))
+    card = card_text(given, files, metrics)
     write_text(HERE / "cards" / f"{given.name}.md", card)
     enter(given.name, given.about, files, default=given.default)
     print(card)
@@ -71,34 +75,23 @@ def measure(weights: Path, data: str, split: str) -> dict[str, Any]:
     return metrics
 
 
-def count_train_boxes(data: str) -> dict[str, int]:
-    """Objects to learn from, by class."""
-    truth = load_truth(data, "train")
-    labels = truth.labels[~truth.ignored]
-    return {name: int((labels == i).sum()) for i, name in enumerate(truth.categories.names)}
-
-
-def card_text(given: Any, files: dict[str, Path], metrics: dict[str, Any], train_boxes: dict[str, int]) -> str:
+def card_text(given: Any, files: dict[str, Path], metrics: dict[str, Any]) -> str:
     """The card, in Markdown."""
     card = checkpoints.read_card(files["onnx"])
     training = card.training
+    data = training["data"]
     height, width = card.preprocess.frame_hw
-    classes = sorted(metrics["per_class"], key=lambda c: -train_boxes[c["name"]])
-    enough = [c["ap50"] for c in classes if train_boxes[c["name"]] >= 100]
-    rows = "\n".join(
-        f"| {c['name']} | {train_boxes[c['name']]} | {c['objects']} | {c['ap']:.3f} | {c['ap50']:.3f} |"
-        for c in classes
-        if c["objects"]
-    )
     backbone = f" on `{card.config['backbone']}`" if "backbone" in card.config else ""
     sizes = ", ".join(f"`{path.name}` {path.stat().st_size / 1e6:.1f} MB" for path in files.values())
+    shown = f"{data['objects']} objects" if "objects" in data else "a label map each"
+    measured = boxes_measured if card.task == "detect" else maps_measured
     return f"""# {given.name}
 
 {given.about}
 
 - **Model**: `{card.model}`{backbone}, frame {height} x {width} ({card.preprocess.fit}), half precision; {sizes}.
-- **Data**: {training["data"]["name"]}, {training["data"]["pictures"]} training pictures with
-  {training["data"]["objects"]} objects, fingerprint {training["data"]["fingerprint"]}.
+- **Data**: {data["name"]}, {data["pictures"]} training pictures with
+  {shown}, fingerprint {data["fingerprint"]}.
 - **Licence of the data**: {given.licence}
 - **Command**: `{training["command"]}`
 - **Seed** {training["settings"]["seed"]}; the weights of epoch {training["epoch"]}; {epochs(given.run, training)}.
@@ -107,16 +100,52 @@ def card_text(given: Any, files: dict[str, Path], metrics: dict[str, Any], train
 
 ## Measured
 
-On the {metrics["images"]} pictures of the list `{given.split}`, with the ONNX file: AP **{metrics["ap"]:.3f}**,
-AP50 **{metrics["ap50"]:.3f}**, AP75 {metrics["ap75"]:.3f}, AR {metrics["ar_max"]:.3f}. Mean AP50 over the
-{len(enough)} classes with at least 100 training boxes: **{sum(enough) / len(enough):.3f}**. Again with:
+On the {metrics["images"]} pictures of the list `{given.split}`, with the ONNX file: {measured(given.data, metrics)}
+"""
 
-    detseg eval {given.name} {Path(given.data).name} --split {given.split}
+
+def boxes_measured(data: str, metrics: dict[str, Any]) -> str:
+    """The numbers of a detector, and its classes."""
+    truth = load_truth(data, "train")
+    labels = truth.labels[~truth.ignored]
+    learnt = {name: int((labels == i).sum()) for i, name in enumerate(truth.categories.names)}
+    classes = sorted(metrics["per_class"], key=lambda c: -learnt[c["name"]])
+    enough = [c["ap50"] for c in classes if learnt[c["name"]] >= 100]
+    rows = "\n".join(
+        f"| {c['name']} | {learnt[c['name']]} | {c['objects']} | {c['ap']:.3f} | {c['ap50']:.3f} |"
+        for c in classes
+        if c["objects"]
+    )
+    return f"""AP **{metrics["ap"]:.3f}**,
+AP50 **{metrics["ap50"]:.3f}**, AP75 {metrics["ap75"]:.3f}, AR {metrics["ar_max"]:.3f}. Mean AP50 over the
+{len(enough)} classes with at least 100 training boxes: **{sum(enough) / len(enough):.3f}**.
 
 | class | training boxes | boxes here | AP | AP50 |
 |---|---|---|---|---|
-{rows}
-"""
+{rows}"""
+
+
+def maps_measured(data: str, metrics: dict[str, Any]) -> str:
+    """The numbers of a segmenter, and its classes."""
+    truth = load_label_maps(data, "train")
+    learnt = dict.fromkeys(truth.categories.names, 0)
+    for i in range(len(truth)):
+        for label in set(np.unique(truth.label_map(i)).tolist()) - {IGNORE}:
+            learnt[truth.categories.names[label]] += 1
+    classes = sorted(metrics["per_class"], key=lambda c: -learnt[c["name"]])
+    enough = [c["iou"] for c in classes if learnt[c["name"]] + c["images"] >= 100]
+    rows = "\n".join(
+        f"| {c['name']} | {learnt[c['name']]} | {c['images']} | {c['iou']:.3f} | {c['dice']:.3f} |"
+        for c in classes
+        if c["images"]
+    )
+    return f"""mean IoU **{metrics["miou"]:.3f}** over all classes,
+pixel accuracy {metrics["pixel_accuracy"]:.3f}. Mean IoU over the {len(enough)} classes that at least 100 pictures of
+the data show: **{sum(enough) / len(enough):.3f}**.
+
+| class | training pictures | pictures here | IoU | Dice |
+|---|---|---|---|---|
+{rows}"""
 
 
 def epochs(run: Path, training: dict[str, Any]) -> str:
@@ -131,13 +160,14 @@ def epochs(run: Path, training: dict[str, Any]) -> str:
 
 def enter(name: str, about: str, files: dict[str, Path], *, default: bool) -> None:
     """Puts the entry into the manifest, in place of an older one of its name."""
+    task = checkpoints.read_card(files["onnx"]).task
     manifest = json.loads((HERE / "manifest.json").read_text())
     others = [entry for entry in manifest["weights"] if entry["name"] != name]
-    if default:
-        others = [{**entry, "default": False} for entry in others]
+    if default:  # one for each task
+        others = [{**entry, "default": entry["default"] and entry["task"] != task} for entry in others]
     block = {
         "name": name,
-        "task": "detect",
+        "task": task,
         "summary": about,
         "default": default,
         "files": {
