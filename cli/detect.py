@@ -16,6 +16,7 @@ Examples:
   detseg detect photos/ -o found --save image,coco --conf 0.4
   detseg detect cat.jpg dog.jpg --classes cat,dog --json
   detseg detect photos/ --tta
+  detseg detect photos/ -w a.safetensors -w b.onnx --ensemble-weights 2,1
   find . -name '*.jpg' | detseg detect -
 
 SOURCE is a picture, a folder (with all below it), a pattern, a .txt file with one path a line, or - for
@@ -26,7 +27,7 @@ a list on standard input. Pictures that cannot be read are named in failures.csv
 @click.command(cls=options.Command, epilog=_EPILOG)
 @click.argument("sources", metavar="SOURCE...", nargs=-1)
 @click.option("--source", "more_sources", multiple=True, hidden=True)
-@options.weights()
+@options.several_weights("Weight file (.safetensors or .onnx).  [default: the weights that come with detseg]")
 @options.conf()
 @options.iou()
 @click.option("--classes", multiple=True, help="Only these: names, or numbers from 0; several with commas.")

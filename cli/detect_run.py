@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
 from detseg.annotations.categories import Categories
 from detseg.images import ImageFile
-from detseg.pipeline import Outcome, detect_files
+from detseg.pipeline import Member, Outcome, detect_together
 from detseg.postprocess import Selection
 from detseg.postprocess.select import NMS
 from detseg.results import Detections
@@ -39,6 +41,7 @@ class Request(folder_run.Request):
     tta_scales: tuple[float, ...]
     tta_flips: str
     tta_merge: str
+    tta_parts: int
     proposals: Path | None
     save_conf: bool
 
@@ -55,58 +58,68 @@ class Detecting(Job):
 
     def __init__(self, request: Request) -> None:
         super().__init__(chosen_weights.choose(request, several_sizes=tta.wants_scales(request)))
-        card = self.model.card
         self.request = request
+        self.categories = self.chosen.categories
+        kinds = [tta.suppression(request, model.card) for model in self.chosen.models]
+        classes = _class_indices(request.classes, self.categories)
         self.selection = Selection(
-            request.conf,
-            request.iou,
-            request.max_det,
-            agnostic=request.agnostic,
-            classes=_class_indices(request.classes, card.categories),
-            nms=tta.suppression(request, card),
+            request.conf, request.iou, request.max_det, agnostic=request.agnostic, classes=classes, nms=kinds[0]
         )
-        self.views, note = tta.views(request, self.model.kind)
-        self.proposer, another = chosen_weights.proposer(card, request.proposals)
-        for told in filter(None, (note, another)):
+        self.selections = [
+            replace(self.selection, nms=kind, classes=_own(classes, own))
+            for kind, own in zip(kinds, self.chosen.classes, strict=True)
+        ]
+        self.views, notes = tta.views(request, self.chosen.models)
+        self.proposers, more = chosen_weights.proposers(self.chosen, request.proposals)
+        for told in (*notes, *more):
             click.echo(f"note: {told}", err=True)
 
     def settings(self) -> dict[str, Any]:
         """What decides the results."""
         request = self.request
-        chosen: dict[str, Any] = {"classes": self.selection.classes, "nms": self.selection.nms}
-        chosen |= {"views": str(self.views)} | ({"proposals": str(request.proposals)} if request.proposals else {})
+        chosen: dict[str, Any] = {
+            "classes": self.selection.classes,
+            "nms": [selection.nms for selection in self.selections],
+            "views": [str(views) for views in self.views],
+        }
+        chosen |= {"proposals": str(request.proposals)} if request.proposals else {}
         return chosen | {name: getattr(request, name) for name in ("conf", "iou", "max_det", "agnostic", "save_conf")}
 
     def outcomes(
-        self, files: Iterator[ImageFile], runtime: Runtime, keep_images: bool
+        self, files: Iterator[ImageFile], runtimes: Sequence[Runtime], keep_images: bool
     ) -> Iterator[Outcome[Detections]]:
         """The objects of each picture."""
-        return detect_files(
-            files,
-            runtime,
-            self.selection,
-            keep_images=keep_images,
-            views=self.views,
-            proposals=self.proposer,
-            **self.model.stream(self.request),
+        columns = zip(
+            runtimes, self.selections, self.views, self.proposers, self.chosen.each(self.request), strict=True
         )
+        members = [
+            Member(runtime, selection, views=views, proposals=proposer, **how)
+            for runtime, selection, views, proposer, how in columns
+        ]
+        how = self.chosen.stream(self.request)
+        return detect_together(files, members, self.selection, keep_images=keep_images, **how)
 
     def open_writers(self, folder: Path) -> Writers:
         """The formats of objects."""
         request = self.request
-        return open_writers(request.formats, folder, self.model.card.categories, save_conf=request.save_conf)
+        return open_writers(request.formats, folder, self.categories, save_conf=request.save_conf)
 
     def tally(self) -> DetectTally:
         """No object yet."""
-        return DetectTally(self.model.card.categories)
+        return DetectTally(self.categories)
 
     def row(self, file: ImageFile, found: Detections) -> dict[str, Any]:
         """As in predictions.jsonl."""
-        return json_row(file, found, self.model.card.categories)
+        return json_row(file, found, self.categories)
 
     def words(self, file: ImageFile, found: Detections) -> str:
         """How many of each class."""
-        return in_words(found, self.model.card.categories)
+        return in_words(found, self.categories)
+
+
+def _own(classes: tuple[int, ...] | None, of_model: NDArray[np.int64]) -> tuple[int, ...] | None:
+    """Class indices among those of all models -> those of them that one model knows, in its own indices."""
+    return None if classes is None else tuple(np.flatnonzero(np.isin(of_model, classes)).tolist())
 
 
 def _class_indices(words: tuple[str, ...], categories: Categories) -> tuple[int, ...] | None:

@@ -19,6 +19,7 @@ Examples:
   detseg eval --predictions masks/ streets/
   detseg eval cells/ --report
   detseg eval cells/ --tta --tta-flips all
+  detseg eval -w a.safetensors -w b.safetensors cells/
   detseg eval --predictions new.json --compare old.json cells/
 
 DATA is a folder (VOC tree, YOLO tree, COCO JSON files, pictures and masks), a COCO .json or a YOLO data.yaml. Without
@@ -41,7 +42,7 @@ _YOLO_TASKS = ("train", "val", "test")  # what YOLO users mean by --task
 
 @click.command(cls=options.Command, epilog=_EPILOG)
 @click.argument("words", metavar="[WEIGHTS] DATA", nargs=-1, type=click.Path(path_type=Path))
-@options.weights("The same as WEIGHTS.  [default: the weights that come with detseg]")
+@options.several_weights("The same as WEIGHTS.  [default: the weights that come with detseg]")
 @click.option("--data", cls=options.Option, type=click.Path(path_type=Path), help="The same as DATA.")
 @click.option(
     "--predictions",
@@ -85,7 +86,7 @@ _YOLO_TASKS = ("train", "val", "test")  # what YOLO users mean by --task
 )
 @options.json_output("Print metrics.json on stdout instead of tables.")
 @options.quiet
-def command(words: tuple[Path, ...], weights: Path | None, data: Path | None, **given: Any) -> Exit:
+def command(words: tuple[Path, ...], weights: tuple[Path, ...], data: Path | None, **given: Any) -> Exit:
     """Measure a model, or its written results, against a data set.
 
     Thresholds are set so that recall is not cut short: scores from 0.001, suppression at an overlap of 0.6
@@ -101,20 +102,20 @@ def command(words: tuple[Path, ...], weights: Path | None, data: Path | None, **
 
 
 def _sides(
-    words: tuple[Path, ...], weights: Path | None, data: Path | None, predictions: Path | None
-) -> tuple[Path | None, Path]:
+    words: tuple[Path, ...], weights: tuple[Path, ...], data: Path | None, predictions: Path | None
+) -> tuple[tuple[Path, ...], Path]:
     """Weights and data set from words and options together."""
     left = list(words)
     if data is None and left:
         data = left.pop()
-    if weights is None and left:
-        weights = left.pop()
+    if not weights and left:
+        weights = (left.pop(),)
     if left:
         raise click.UsageError(f"'{left[0]}' is one word too many: detseg eval [WEIGHTS] DATA")
     if data is None:
         raise click.UsageError("no DATA given: detseg eval [WEIGHTS] DATA")
-    if predictions is not None and weights is not None:
+    if predictions is not None and weights:
         raise click.UsageError("either WEIGHTS or --predictions, not both: detseg eval --predictions FILE DATA")
-    if weights is None and data.suffix in (".safetensors", ".onnx"):
+    if not weights and data.suffix in (".safetensors", ".onnx"):
         raise click.UsageError(f"'{data}' is a weight file; no DATA given: detseg eval [WEIGHTS] DATA")
     return weights, data

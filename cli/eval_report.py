@@ -104,7 +104,7 @@ def of_maps(
 
 
 def _name(request: Request) -> str:
-    return str(request.predictions or request.weights or "the weights that come with detseg")
+    return str(request.predictions or " and ".join(map(str, request.weights)) or "the weights that come with detseg")
 
 
 # ---- detections ----

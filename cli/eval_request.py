@@ -20,7 +20,7 @@ from detseg.evaluation import DetectionMetrics, Kind, VocMetrics
 from detseg.images import ImageFile
 
 from . import run_folder
-from .chosen_weights import Model
+from .chosen_weights import Chosen
 
 if TYPE_CHECKING:
     from detseg.errors import ImageError
@@ -33,7 +33,8 @@ Task = Literal["boxes", "masks", "labels"]
 class Request:
     """The command line, as it was given."""
 
-    weights: Path | None
+    weights: tuple[Path, ...]
+    ensemble_weights: tuple[float, ...]
     data: Path
     predictions: Path | None
     task: Task | None
@@ -50,6 +51,7 @@ class Request:
     tta_scales: tuple[float, ...]
     tta_flips: str
     tta_merge: str
+    tta_parts: int
     imgsz: tuple[int, int] | None
     proposals: Path | None
     batch: int
@@ -134,12 +136,12 @@ def pictures_of(truth: AnnotationSet | SemanticSet) -> list[ImageFile]:
     return [ImageFile(truth.image_path(i), PurePosixPath(name)) for i, name in enumerate(truth.image_files)]
 
 
-def classes_in_common(request: Request, model: Model, categories: Categories) -> ClassMatch:
+def classes_in_common(request: Request, chosen: Chosen, categories: Categories) -> ClassMatch:
     """Which class of the weights is which of the data. Raises DataError where there is none."""
-    match = ClassMatch.of(model.card.categories, categories)
+    match = ClassMatch.of(chosen.categories, categories)
     if not match.pairs:
         raise DataError(
-            f"{model.weights} and {request.data} have no class in common: {named(model.card.categories.names)} against "
+            f"{chosen.name} and {request.data} have no class in common: {named(chosen.categories.names)} against "
             f"{named(categories.names)}; measure on data with the same class names"
         )
     return match

@@ -72,8 +72,8 @@ def _wants_label_maps(request: Request) -> bool:
     """Asked for, or the results are a folder of label maps."""
     if request.task is not None:
         return request.task == "labels"
-    if request.weights is not None:
-        return _is_segmenter(request.weights)
+    if request.weights:
+        return _is_segmenter(request.weights[0])
     if request.predictions is None or not request.predictions.is_dir():
         return False
     from .eval_maps import holds_label_maps
@@ -177,7 +177,7 @@ def _settings(request: Request) -> dict[str, Any]:
     """What decides the numbers."""
     if request.predictions:
         return {"max_det": request.max_det}
-    views = ("tta", "tta_scales", "tta_flips", "tta_merge") if request.tta else ("tta",)
+    views = ("tta", "tta_scales", "tta_flips", "tta_merge", "tta_parts") if request.tta else ("tta",)
     names = ("conf", "max_det", "agnostic", *views, "batch", "device", "runtime")
     return {name: getattr(request, name) for name in names}
 

@@ -13,10 +13,11 @@ from detseg.annotations.mask_write import pixel_categories
 from detseg.annotations.semantic import IGNORE, SemanticSet
 from detseg.errors import DataError, ImageError
 from detseg.images import ImageFile
-from detseg.pipeline import segment_files
+from detseg.pipeline import Member, segment_together
+from detseg.postprocess import Views
 
-from . import chosen_weights
-from .chosen_weights import Model
+from . import chosen_weights, tta
+from .chosen_weights import Chosen
 from .eval_request import Request, Segmented, class_notes, classes_in_common, pictures_of
 from .progress import Progress
 
@@ -25,27 +26,26 @@ MASKS = "masks"
 
 def segment(request: Request, truth: SemanticSet, folder: Path) -> Segmented:
     """Writes folder/masks: a label map for each picture that can be read, in the data set's own values."""
-    model = chosen_weights.choose(request, task="segment")
-    match = classes_in_common(request, model, truth.categories)
-    faults = _write_all(request, truth, folder / MASKS, model, match)
+    chosen = chosen_weights.choose(request, several_sizes=tta.wants_scales(request), task="segment")
+    match = classes_in_common(request, chosen, truth.categories)
+    views, told = tta.views(request, chosen.models)
+    faults = _write_all(request, truth, folder / MASKS, chosen, views, match)
     if len(faults) == len(truth):
         raise DataError(f"{request.data}: none of its pictures can be read; the first: {faults[0][1]}")
-    origin = {
-        "weights": str(model.weights),
-        "model": model.card.model,
-        "frame_hw": list(model.recipe(request).frame_hw),
-    }
-    return Segmented(folder / MASKS, origin, class_notes(match, "with IoU 0"), faults)
+    origin = chosen.origin(request) | ({"views": str(views[0])} if request.tta else {})
+    return Segmented(folder / MASKS, origin, (*class_notes(match, "with IoU 0"), *told), faults)
 
 
 def _write_all(
-    request: Request, truth: SemanticSet, place: Path, model: Model, match: ClassMatch
+    request: Request, truth: SemanticSet, place: Path, chosen: Chosen, views: list[Views], match: ClassMatch
 ) -> list[tuple[ImageFile, ImageError]]:
     pictures = pictures_of(truth)
     values, colours = _values(match, truth), voc_palette()
     faults: list[tuple[ImageFile, ImageError]] = []
     with Progress("evaluating", len(pictures), quiet=request.quiet) as progress:
-        for outcome in segment_files(pictures, model.open(request), **model.stream(request)):
+        each = zip(chosen.open(request), views, chosen.each(request), strict=True)
+        members = [Member(runtime, views=looks, **how) for runtime, looks, how in each]
+        for outcome in segment_together(pictures, members, **chosen.stream(request)):
             if outcome.fault is not None:
                 faults.append((outcome.file, outcome.fault))
             elif outcome.found is not None:

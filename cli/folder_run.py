@@ -13,7 +13,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -30,7 +30,7 @@ from detseg.runtimes import Runtime
 from detseg.writers import Writers
 
 from . import run_folder
-from .chosen_weights import Model
+from .chosen_weights import Chosen
 from .exits import Exit
 from .failures import tell_failures, write_failures
 from .journal import FILE_NAME as JOURNAL
@@ -46,7 +46,8 @@ class Request:
     """What every such command line says; as it was given."""
 
     sources: tuple[str, ...]
-    weights: Path | None
+    weights: tuple[Path, ...]
+    ensemble_weights: tuple[float, ...]
     imgsz: tuple[int, int] | None
     batch: int
     device: str
@@ -100,16 +101,18 @@ class Job(ABC):
 
     doing: str
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, chosen: Chosen) -> None:
+        self.chosen = chosen
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What decides the results besides weights and sources, as plain JSON values."""
 
     @abstractmethod
-    def outcomes(self, files: Iterator[ImageFile], runtime: Runtime, keep_images: bool) -> Iterator[Outcome[Any]]:
-        """What becomes of each file, in order."""
+    def outcomes(
+        self, files: Iterator[ImageFile], runtimes: Sequence[Runtime], keep_images: bool
+    ) -> Iterator[Outcome[Any]]:
+        """What becomes of each file, in order, when these look at it."""
 
     @abstractmethod
     def open_writers(self, folder: Path) -> Writers:
@@ -153,13 +156,13 @@ def run(request: Request, take_on: Callable[[], Job]) -> Exit:
     if request.dry_run:
         return _dry_run(request, job, pictures, folder)
     cv2.setNumThreads(1)  # the route has its own threads, one picture each
-    runtime = job.model.open(request)
+    runtimes = job.chosen.open(request)
     folder = _folder(request, make=True)
     journal = Journal(folder, _settings(request, job), resume=request.resume)
     tally, started = job.tally(), time.monotonic()
     try:
         with job.open_writers(folder) as writers:
-            is_whole = _stream(_Bench(request, job, runtime, writers, journal), pictures, total, tally)
+            is_whole = _stream(_Bench(request, job, runtimes, writers, journal), pictures, total, tally)
         write_failures(folder, tally.faults)
     except DetsegError:
         if len(journal):
@@ -211,10 +214,16 @@ def _outside(folder: Path, sources: tuple[str, ...]) -> Iterator[ImageFile]:
 
 def _settings(request: Request, job: Job) -> dict[str, Any]:
     """What decides the results: a run goes on only with the same."""
-    with job.model.weights.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()[:12]
     same = {name: getattr(request, name) for name in ("sources", "imgsz", "formats")}
-    return {"weights": f"{job.model.weights.name} {digest}"} | job.settings() | same
+    weights = [_digested(model.weights) for model in job.chosen.models]
+    ensemble = {"ensemble_weights": job.chosen.shares} if len(weights) > 1 else {}
+    return {"weights": weights, **ensemble} | job.settings() | same
+
+
+def _digested(weights: Path) -> str:
+    """A file's name, and what tells it from others of that name."""
+    with weights.open("rb") as content:
+        return f"{weights.name} {hashlib.file_digest(content, 'sha256').hexdigest()[:12]}"
 
 
 # ---- the stream ----
@@ -226,7 +235,7 @@ class _Bench:
 
     request: Request
     job: Job
-    runtime: Runtime
+    runtimes: Sequence[Runtime]
     writers: Writers
     journal: Journal
 
@@ -272,7 +281,7 @@ def _outcomes(bench: _Bench, pictures: Iterator[ImageFile]) -> Iterator[tuple[Ou
             picture = drawn.popleft()
             yield Outcome[Any](picture, None, journal.found(picture), None), False
 
-    for outcome in bench.job.outcomes(unfinished(), bench.runtime, bench.writers.needs_image):
+    for outcome in bench.job.outcomes(unfinished(), bench.runtimes, bench.writers.needs_image):
         yield from finished()
         drawn.popleft()
         yield outcome, True
@@ -310,7 +319,7 @@ def _dry_run(request: Request, job: Job, pictures: Iterator[ImageFile], folder: 
         number += 1
     formats = ", ".join(request.formats) or "nothing"
     verb = job.doing.removesuffix("ing")
-    click.echo(f"would {verb} on {counted(number, 'picture')} with {printable(job.model.weights)}", err=True)
+    click.echo(f"would {verb} on {counted(number, 'picture')} with {printable(job.chosen.name)}", err=True)
     click.echo(f"would write {formats} to {printable(folder)}", err=True)
     return Exit.OK
 

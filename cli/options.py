@@ -126,11 +126,43 @@ class Words(click.ParamType):
 FRACTION = click.FloatRange(0, 1)
 
 
-def weights(
-    help: str = "Weight file (.safetensors or .onnx).  [default: the weights that come with detseg]",
-) -> Any:
+def weights(help: str) -> Any:
     """-w/--weights -> `weights: Path | None`."""
     return click.option("-w", "--weights", cls=Option, aliases=("--model",), type=click.Path(path_type=Path), help=help)
+
+
+class Positive(click.ParamType):
+    """`2,1` -> the numbers, each above 0."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to a tuple of numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if not numbers or not all(0 < number < float("inf") for number in numbers):
+            self.fail(f"'{value}' is not a list of positive numbers such as 2,1", param, ctx)
+        return numbers
+
+
+def several_weights(help: str) -> Callable[[F], F]:
+    """-w/--weights, --ensemble-weights -> `weights: tuple[Path, ...]`, `ensemble_weights: tuple[float, ...]`."""
+
+    def add(function: F) -> F:
+        for decorate in (
+            click.option("--ensemble-weights", type=Positive(), default=(), metavar="2,1,...",
+                         help="How much the word of each -w counts.  [default: all alike]"),
+            click.option("-w", "--weights", cls=Option, aliases=("--model",), type=click.Path(path_type=Path),
+                         multiple=True, help=f"{help} Several times: an ensemble, whose answers become one."),
+        ):  # fmt: skip
+            function = decorate(function)
+        return function
+
+    return add
 
 
 def conf(default: float = 0.25) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from . import options
+from . import options, tta
 from .exits import Exit
 
 FORMATS = ("image", "mask", "index", "csv", "jsonl", "coco")
@@ -15,6 +15,7 @@ Examples:
   detseg segment photos/ -w runs/train/exp/weights/best.safetensors
   detseg segment photos/ -w street.onnx -o found --save mask,csv
   detseg segment aerial.tif -w fields.safetensors --tile 512
+  detseg segment photos/ -w a.safetensors -w b.safetensors --tta
   find . -name '*.jpg' | detseg segment - -w street.onnx
 
 SOURCE is a picture, a folder (with all below it), a pattern, a .txt file with one path a line, or - for
@@ -28,7 +29,8 @@ index: the same values as a grey PNG; csv, jsonl: the area of each class; coco: 
 @click.command(cls=options.Command, epilog=_EPILOG)
 @click.argument("sources", metavar="SOURCE...", nargs=-1)
 @click.option("--source", "more_sources", multiple=True, hidden=True)
-@options.weights("Weight file of a segmenter (.safetensors or .onnx).")
+@options.several_weights("Weight file of a segmenter (.safetensors or .onnx).")
+@tta.options_of_map_views
 @options.imgsz()
 @click.option(
     "--tile",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ import numpy as np
 
 from detseg.annotations.categories import Categories
 from detseg.images import ImageFile
-from detseg.pipeline import Outcome, segment_files
+from detseg.pipeline import Member, Outcome, segment_together
 from detseg.postprocess.tiles import Tiling
 from detseg.results import LabelMap
 from detseg.runtimes import Runtime
 from detseg.writers import Writers, area_row, open_map_writers
 
-from . import chosen_weights, folder_run
+from . import chosen_weights, folder_run, tta
 from .exits import Exit
 from .folder_run import Job
 from .tables import counted, printable, table
@@ -28,6 +28,9 @@ from .tables import counted, printable, table
 class Request(folder_run.Request):
     """The command line, as it was given."""
 
+    tta: bool
+    tta_scales: tuple[float, ...]
+    tta_flips: str
     tile: tuple[int, int] | None
     overlap: int
 
@@ -43,30 +46,47 @@ class Segmenting(Job):
     doing = "segmenting"
 
     def __init__(self, request: Request) -> None:
-        super().__init__(chosen_weights.choose(request, imgsz=request.imgsz or request.tile, task="segment"))
+        chosen = chosen_weights.choose(
+            request,
+            imgsz=request.imgsz or request.tile,
+            several_sizes=tta.wants_scales(request),
+            task="segment",
+        )
+        super().__init__(chosen)
         self.request = request
-        self.tiling = _tiling(request, int(self.model.card.config.get("context", 0)))
+        self.tiling = _tiling(request, max(int(m.card.config.get("context", 0)) for m in self.chosen.models))
+        self.views, notes = tta.views(request, self.chosen.models)
+        for told in notes:
+            click.echo(f"note: {told}", err=True)
 
     def settings(self) -> dict[str, Any]:
         """What decides the results."""
-        return {"tile": self.request.tile, "overlap": self.request.overlap if self.request.tile else None}
+        request = self.request
+        views = {"views": [str(views) for views in self.views]} if request.tta else {}
+        return {"tile": request.tile, "overlap": request.overlap if request.tile else None, **views}
 
-    def outcomes(self, files: Iterator[ImageFile], runtime: Runtime, keep_images: bool) -> Iterator[Outcome[LabelMap]]:
+    def outcomes(
+        self, files: Iterator[ImageFile], runtimes: Sequence[Runtime], keep_images: bool
+    ) -> Iterator[Outcome[LabelMap]]:
         """The label map of each picture."""
-        how = self.model.stream(self.request)
-        return segment_files(files, runtime, keep_images=keep_images, tiling=self.tiling, **how)
+        members = [
+            Member(runtime, views=views, **how)
+            for runtime, views, how in zip(runtimes, self.views, self.chosen.each(self.request), strict=True)
+        ]
+        how = self.chosen.stream(self.request)
+        return segment_together(files, members, keep_images=keep_images, tiling=self.tiling, **how)
 
     def open_writers(self, folder: Path) -> Writers:
         """The formats of label maps."""
-        return open_map_writers(self.request.formats, folder, self.model.card.categories)
+        return open_map_writers(self.request.formats, folder, self.chosen.categories)
 
     def tally(self) -> AreaTally:
         """No pixel yet."""
-        return AreaTally(self.model.card.categories)
+        return AreaTally(self.chosen.categories)
 
     def row(self, file: ImageFile, found: LabelMap) -> dict[str, Any]:
         """As in areas.jsonl."""
-        return area_row(file, found, self.model.card.categories)
+        return area_row(file, found, self.chosen.categories)
 
     def words(self, file: ImageFile, found: LabelMap) -> str:
         """Its classes by area."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from detseg.checkpoints import Card
     from detseg.postprocess import Views
     from detseg.postprocess.select import NMS
+
+    from .chosen_weights import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
 NMS_KINDS = ("hard", "vote", "soft", "soft-linear", "diou", "wbf")
@@ -49,18 +51,39 @@ def nms_kind() -> Any:
     )  # fmt: skip
 
 
+_SCALES = click.option(
+    "--tta-scales", type=Scales(), default=",".join(f"{scale:g}" for scale in USUAL_SCALES), show_default=True,
+    help="Sizes of views, times the frame's.",
+)  # fmt: skip
+_FLIPS = click.option(
+    "--tta-flips", type=click.Choice(["none", "horizontal", "all"]), default="horizontal", show_default=True,
+    help="Mirrored views; all: top to bottom and both ways too.",
+)  # fmt: skip
+
+
+def _tta(help: str) -> Any:
+    return click.option("--tta", cls=options.Option, aliases=("--augment",), is_flag=True, help=help)
+
+
 def options_of_views(function: F) -> F:
-    """--tta, --tta-scales, --tta-flips, --tta-merge -> `tta`, `tta_scales`, `tta_flips`, `tta_merge`."""
+    """--tta, --tta-scales, --tta-flips, --tta-parts, --tta-merge -> `tta`, `tta_scales`, ..."""
     for decorate in (
         click.option("--tta-merge", type=click.Choice(["nms", "wbf"]), default="nms", show_default=True,
                      help="All views' boxes go through --nms together, or each view's, and then their weighted means."),
-        click.option("--tta-flips", type=click.Choice(["none", "horizontal", "all"]), default="horizontal",
-                     show_default=True, help="Mirrored views; all: top to bottom and both ways too."),
-        click.option("--tta-scales", type=Scales(), default=",".join(f"{scale:g}" for scale in USUAL_SCALES),
-                     show_default=True, help="Sizes of views, times the frame's."),
-        click.option("--tta", cls=options.Option, aliases=("--augment",), is_flag=True,
-                     help="Look at each picture in several views and merge what is found: slower, often better."),
+        click.option("--tta-parts", type=click.IntRange(1, 8), default=1, show_default=True,
+                     help="Also N x N parts of the picture, each as large as the frame: for small objects."),
+        _FLIPS,
+        _SCALES,
+        _tta("Look at each picture in several views and merge what is found: slower, often better."),
     ):  # fmt: skip
+        function = decorate(function)
+    return function
+
+
+def options_of_map_views(function: F) -> F:
+    """--tta, --tta-scales, --tta-flips, of label maps."""
+    looks = "Look at each picture, or tile, in several views and take the mean of their probabilities."
+    for decorate in (_FLIPS, _SCALES, _tta(looks)):
         function = decorate(function)
     return function
 
@@ -82,17 +105,22 @@ def measuring_overlap(request: Any, nms: NMS) -> float:
     return Selection.for_measuring(nms).iou if request.iou is None else request.iou
 
 
-def views(request: Any, kind: str) -> tuple[Views | None, str]:
-    """The views that a request asks for, None for one plain look; and a note where the weights cannot take them all.
+def views(request: Any, models: Sequence[Model]) -> tuple[list[Views], list[str]]:
+    """For each model the views that a request asks for, one plain look without --tta; and a note for the user.
 
-    `kind` is that of the weights: "onnx" models take no frame but their own.
+    Exported models take no frame but their own.
     """
-    if not request.tta:
-        return None, ""
     from detseg.postprocess import Views
 
-    wanted = Views.of(request.tta_scales, request.tta_flips, request.tta_merge)
-    if kind == "onnx" and wants_scales(request):
-        note = "an exported model takes only frames of its own size: views are flipped, not scaled; "
-        return wanted.at_own_size(), note + "scales need .safetensors weights"
-    return wanted, ""
+    if not request.tta:
+        return [Views()] * len(models), []
+    of_boxes: dict[str, Any] = {}
+    if hasattr(request, "tta_merge"):
+        of_boxes = {"merge": request.tta_merge, "parts": request.tta_parts}
+    wanted = Views.of(request.tta_scales, request.tta_flips, **of_boxes)
+    fixed = [model.kind == "onnx" and wants_scales(request) for model in models]
+    note = (
+        "an exported model takes only frames of its own size: views are flipped, not scaled; "
+        "scales need .safetensors weights"
+    )
+    return [wanted.at_own_size() if only_own else wanted for only_own in fixed], [note] if any(fixed) else []

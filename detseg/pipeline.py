@@ -1,6 +1,7 @@
 """The route, streamed: path -> image -> network's frame -> candidates -> detections, in input order.
 
-Or, for a segmenter, -> logits -> label map: `segment_files`.
+Or, for a segmenter, -> logits -> label map: `segment_files`. Several networks may look at each picture, which is read
+once for all of them: `detect_together`, `segment_together`.
 
 Decoding and selecting run in threads beside the network (all of them leave the interpreter lock alone while
 they work), and only a bounded number of pictures is under way: memory is flat however long the folder.
@@ -8,23 +9,26 @@ they work), and only a bounded number of pictures is under way: memory is flat h
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detseg.errors import ImageError
+from detseg.geometry.boxes import area
 from detseg.images import ImageFile, read_image, read_image_and_hw
-from detseg.postprocess import Selection, Views, restore
-from detseg.postprocess.label_maps import picture_labels
+from detseg.postprocess import Selection, Views, ensembles, restore
+from detseg.postprocess.label_maps import MapAnswer, mean_labels, resized, shares
 from detseg.postprocess.tiles import Tiling, segment_tiled
-from detseg.postprocess.views import Answer, View, merge
+from detseg.postprocess.views import WHOLE, Answer, Part, View, merge
 from detseg.preprocess import Placement, Preprocess
 from detseg.preprocess.recipe import lay_in, stack
 from detseg.proposals import ProposalSettings, Proposer, Searcher
@@ -52,22 +56,67 @@ class Outcome(Generic[Found]):
 
 
 @dataclass(frozen=True, eq=False)
-class Laid:
-    """A picture in the network's frame: `frame` (H, W, 3), how it was laid in, and itself if asked for.
+class Member:
+    """A network among those that look at every picture; most often there is only one.
 
-    `scaled`: the same in frames of other sizes, by the scale of the views that want them. `proposals` (P, 4) in pixels
-    of the picture, for a network that wants them.
+    `recipe` takes the place of its card's, for frames of another size; `views`: test-time augmentation, a call of the
+    network for each. `weight`: how much its word counts beside the others'. `classes` (K,): the index, among all
+    members' classes, of each of its own; None where they are the same.
+
+    Of a detector: `selection`, what is kept of its candidates, in its own class indices; `proposals`: where it gets
+    them from if it looks at such, selective search unless somebody says otherwise.
     """
+
+    runtime: Runtime
+    selection: Selection = field(default_factory=Selection)
+    recipe: Preprocess | None = None
+    views: Views = field(default_factory=Views)
+    proposals: Proposer | None = None
+    weight: float = 1.0
+    classes: NDArray[np.int64] | None = None
+
+    @property
+    def plain(self) -> Preprocess:
+        """How it wants a picture."""
+        return self.recipe or self.runtime.card.preprocess
+
+    @property
+    def known(self) -> NDArray[np.int64]:
+        """(K,) `classes`, whoever's they are."""
+        return np.arange(len(self.runtime.card.categories)) if self.classes is None else self.classes
+
+
+class Look(NamedTuple):
+    """A way to lay a picture, or a part of it, into a frame."""
+
+    recipe: Preprocess
+    part: Part
+
+    @classmethod
+    def of(cls, member: Member, view: View) -> Look:
+        """What this view needs."""
+        return cls(view.recipe(member.plain), view.part)
+
+
+@dataclass(frozen=True, eq=False)
+class Laid:
+    """A picture, or a part of it, in a frame (H, W, 3), and how it was laid in."""
 
     frame: NDArray[np.uint8]
     placement: Placement
-    image: NDArray[np.uint8] | None
-    scaled: dict[float, Laid] = field(default_factory=dict)
-    proposals: NDArray[np.float32] | None = None
 
-    def at(self, scale: float) -> Laid:
-        """This, or the one of that scale."""
-        return self.scaled.get(scale, self)
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A picture of `image_hw` pixels in all frames that somebody looks at, and itself if asked for.
+
+    `proposals`: for each member, boxes (P, 4) in pixels of the picture, None for one that wants none.
+    """
+
+    image_hw: tuple[int, int]
+    laid: dict[Look, Laid]
+    image: NDArray[np.uint8] | None
+    proposals: tuple[NDArray[np.float32] | None, ...]
 
 
 def detect_files(
@@ -88,19 +137,37 @@ def detect_files(
     `batch` pictures go through the network at once; `workers` threads decode; `network_threads` calls of
     `runtime.predict` run side by side (for a runtime that uses one core per call). Without `keep_images` a
     large JPEG may be decoded at a fraction of its size; boxes are in the pixels of the full picture all the
-    same. `recipe` takes the place of the card's, for frames of another size. `views`: test-time augmentation, a
-    call of the network for each. `proposals`: where a model that wants them gets them from, selective search unless
-    somebody says otherwise. `files` is drawn on as needed, a bounded number ahead.
+    same. The rest as in `Member`. `files` is drawn on as needed, a bounded number ahead.
     """
-    wanted, looks = recipe or runtime.card.preprocess, views or Views()
-    scaled = {view.scale: view.recipe(wanted) for view in looks.views if view.scale != 1}
-    proposer = _proposer(runtime, proposals)
+    member = Member(runtime, selection, recipe, views or Views(), proposals)
+    how = {"batch": batch, "workers": workers, "network_threads": network_threads}
+    return detect_together(files, [member], selection, keep_images=keep_images, **how)
 
-    def decode(file: ImageFile) -> Laid:
-        return lay(file, wanted, keep_images, scaled, proposer)
 
-    def answer(group: list[tuple[ImageFile, Laid]]) -> list[Outcome[Detections]]:
-        return detect_laid(group, runtime, selection, looks)
+def detect_together(
+    files: Iterable[ImageFile],
+    members: Sequence[Member],
+    selection: Selection,
+    *,
+    batch: int = 1,
+    workers: int = 2,
+    network_threads: int = 1,
+    keep_images: bool = False,
+) -> Iterator[Outcome[Detections]]:
+    """As `detect_files` by an ensemble: every picture is read once, and what the members find is fused.
+
+    `selection`: what is kept of that, in the indices of all classes (see `postprocess.ensembles.fuse`).
+    """
+    everyone = [replace(member, proposals=_proposer(member)) for member in members]
+    decode = _decoder(everyone, keep_images)
+    trusted = ensembles.trust([member.weight for member in everyone], [member.known for member in everyone])
+
+    def answer(group: list[tuple[ImageFile, Shown]]) -> list[Outcome[Detections]]:
+        found = [_detections(group, i, member, alone=len(everyone) == 1) for i, member in enumerate(everyone)]
+        return [
+            Outcome(file, shown.image, one[0] if len(one) == 1 else ensembles.fuse(one, trusted, selection), None)
+            for (file, shown), one in zip(group, zip(*found, strict=True), strict=True)
+        ]
 
     return _streamed(files, decode, answer, batch=batch, workers=workers, network_threads=network_threads)
 
@@ -114,6 +181,7 @@ def segment_files(
     network_threads: int = 1,
     keep_images: bool = False,
     recipe: Preprocess | None = None,
+    views: Views | None = None,
     tiling: Tiling | None = None,
 ) -> Iterator[Outcome[LabelMap]]:
     """The class of every pixel of every file, in order; a file that cannot be read gives an outcome with its fault.
@@ -121,45 +189,45 @@ def segment_files(
     With `tiling` pictures keep their size and are cut into tiles, `batch` of them at once; else each is laid into a
     frame. Everything else as in `detect_files`.
     """
-    wanted = recipe or runtime.card.preprocess
+    member = Member(runtime, recipe=recipe, views=views or Views())
+    how = {"batch": batch, "workers": workers, "network_threads": network_threads}
+    return segment_together(files, [member], keep_images=keep_images, tiling=tiling, **how)
 
-    def decode(file: ImageFile) -> Laid:
-        return lay(file, wanted, keep_images)
 
-    def answer(group: list[tuple[ImageFile, Laid]]) -> list[Outcome[LabelMap]]:
-        laid = [laid for _, laid in group]
-        logits = runtime.segment(stack([one.frame for one in laid]), **_besides_frames(laid))
+def segment_together(
+    files: Iterable[ImageFile],
+    members: Sequence[Member],
+    *,
+    batch: int = 1,
+    workers: int = 2,
+    network_threads: int = 1,
+    keep_images: bool = False,
+    tiling: Tiling | None = None,
+) -> Iterator[Outcome[LabelMap]]:
+    """As `segment_files` by an ensemble: each pixel's likeliest class by the mean of views' and members' probabilities.
+
+    The members know the same classes, each in its own order.
+    """
+    decode = _decoder(members, keep_images)
+
+    def answer(group: list[tuple[ImageFile, Shown]]) -> list[Outcome[LabelMap]]:
+        said = [answers for member in members for answers in _map_answers([shown for _, shown in group], member)]
         return [
-            Outcome(file, one.image, LabelMap(picture_labels(own, one.placement), file.path), None)
-            for (file, one), own in zip(group, logits, strict=True)
+            Outcome(file, shown.image, LabelMap(mean_labels(answers), file.path), None)
+            for (file, shown), answers in zip(group, zip(*said, strict=True), strict=True)
+        ]
+
+    def answer_tiled(group: list[tuple[ImageFile, NDArray[np.uint8]]]) -> list[Outcome[LabelMap]]:
+        assert tiling is not None
+        found = [segment_tiled(image, tiling, partial(_shares, members), batch) for _, image in group]
+        return [
+            Outcome(file, image if keep_images else None, LabelMap(labels, file.path), None)
+            for (file, image), labels in zip(group, found, strict=True)
         ]
 
     if tiling is None:
         return _streamed(files, decode, answer, batch=batch, workers=workers, network_threads=network_threads)
-    return _segment_tiles(files, runtime, tiling, batch, workers, network_threads, keep_images)
-
-
-def _segment_tiles(
-    files: Iterable[ImageFile],
-    runtime: Runtime,
-    tiling: Tiling,
-    batch: int,
-    workers: int,
-    network_threads: int,
-    keep_images: bool,
-) -> Iterator[Outcome[LabelMap]]:
-    def answer(group: list[tuple[ImageFile, NDArray[np.uint8]]]) -> list[Outcome[LabelMap]]:
-        return [
-            Outcome(
-                file,
-                image if keep_images else None,
-                LabelMap(segment_tiled(image, tiling, runtime.segment, batch), file.path),
-                None,
-            )
-            for file, image in group
-        ]
-
-    return _streamed(files, _read, answer, batch=1, workers=workers, network_threads=network_threads)
+    return _streamed(files, _read, answer_tiled, batch=1, workers=workers, network_threads=network_threads)
 
 
 def _streamed(
@@ -196,40 +264,56 @@ def _streamed(
             yield from outcomes
 
 
-def _proposer(runtime: Runtime, given: Proposer | None) -> Proposer | None:
+# ---- a picture, read and laid in ----
+
+
+def _proposer(member: Member) -> Proposer | None:
     """Where the model's proposals come from; None for one that wants none."""
-    settings = ProposalSettings.of_config(runtime.card.config)
+    settings = ProposalSettings.of_config(member.runtime.card.config)
     if settings is None:
         return None
-    return Searcher(settings) if given is None else given
+    return Searcher(settings) if member.proposals is None else member.proposals
 
 
-def lay(
-    file: ImageFile,
-    recipe: Preprocess,
-    keep_image: bool,
-    scaled: Mapping[float, Preprocess] | None = None,
-    proposer: Proposer | None = None,
-) -> Laid:
-    """Reads one picture into the network's frame, and into those of other scales. Raises ImageError."""
-    others = scaled or {}
-    if keep_image:
-        image = _read(file)
-        pixels, full_hw = image, (image.shape[0], image.shape[1])
-    else:
-        largest_hw = [recipe.largest_hw, *(other.largest_hw for other in others.values())]
-        largest = (max(h for h, _ in largest_hw), max(w for _, w in largest_hw))
-        image = None
-        _expect_no_fault(file)
-        pixels, full_hw = read_image_and_hw(file.path, target_hw=largest)
+def _decoder(members: Sequence[Member], keep_image: bool) -> Callable[[ImageFile], Shown]:
+    """What reads a picture once and lays it into all frames that the members' views want."""
+    looks = tuple(dict.fromkeys(Look.of(member, view) for member in members for view in member.views.views))
 
-    places = None if proposer is None else proposer(file, full_hw)
+    def decode(file: ImageFile) -> Shown:
+        image = _read(file) if keep_image else None
+        pixels, full_hw = (image, _hw(image)) if image is not None else _read_for(file, looks)
+        places = tuple(None if m.proposals is None else m.proposals(file, full_hw) for m in members)
+        return Shown(full_hw, {look: lay(pixels, full_hw, look) for look in looks}, image, places)
 
-    def laid(chosen: Preprocess) -> Laid:
-        placement = chosen.placement(full_hw)
-        return Laid(lay_in(pixels, placement, chosen.fill), placement, None, proposals=places)
+    return decode
 
-    return replace(laid(recipe), image=image, scaled={scale: laid(other) for scale, other in others.items()})
+
+def _read_for(file: ImageFile, looks: Sequence[Look]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """A picture with as many pixels as any of the frames shows, and its full size."""
+    largest = [
+        (math.ceil(h / (y2 - y1)), math.ceil(w / (x2 - x1)))
+        for (h, w), (x1, y1, x2, y2) in ((look.recipe.largest_hw, look.part) for look in looks)
+    ]
+    _expect_no_fault(file)
+    return read_image_and_hw(file.path, target_hw=(max(h for h, _ in largest), max(w for _, w in largest)))
+
+
+def lay(pixels: NDArray[np.uint8], full_hw: tuple[int, int], look: Look) -> Laid:
+    """The picture of `full_hw`, or a smaller copy of it, in a frame."""
+    if look.part == WHOLE:
+        placement = look.recipe.placement(full_hw)
+        return Laid(lay_in(pixels, placement, look.recipe.fill), placement)
+    h, w = pixels.shape[:2]
+    x1, y1, x2, y2 = (round(share * side) for share, side in zip(look.part, (w, h, w, h), strict=True))
+    part = pixels[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)]
+    placement = look.recipe.placement(_hw(part))
+    across, down = full_hw[1] / w, full_hw[0] / h
+    window = (x1 * across, y1 * down, (x1 + part.shape[1]) * across, (y1 + part.shape[0]) * down)
+    return Laid(lay_in(part, placement, look.recipe.fill), placement.within(full_hw, window))
+
+
+def _hw(image: NDArray[np.uint8]) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]
 
 
 def _read(file: ImageFile) -> NDArray[np.uint8]:
@@ -242,36 +326,86 @@ def _expect_no_fault(file: ImageFile) -> None:
         raise ImageError(file.path, file.fault)
 
 
-def detect_laid(
-    group: list[tuple[ImageFile, Laid]], runtime: Runtime, selection: Selection, views: Views
-) -> list[Outcome[Detections]]:
-    """One call of the network a view for the pictures; outcomes in their order."""
-    outcomes = []
-    for (file, laid), answers in zip(group, _answers([laid for _, laid in group], runtime, views), strict=True):
-        found = merge(answers, laid.placement, selection, views.merge)
-        restored = restore(*found[:3], laid.placement, file.path, found.masks)
-        outcomes.append(Outcome(file, laid.image, restored, None))
-    return outcomes
+# ---- what a member says of it ----
 
 
-def _answers(group: list[Laid], runtime: Runtime, views: Views) -> list[list[Answer]]:
+def _detections(group: list[tuple[ImageFile, Shown]], index: int, member: Member, alone: bool) -> list[Detections]:
+    """One call of the network a view for the pictures; what it found in each, in the labels of all members."""
+    found = []
+    shown = [shown for _, shown in group]
+    for (file, one), answers in zip(group, _answers(shown, index, member), strict=True):
+        sure = _selected(answers, one, member, member.selection, file)
+        if not alone:
+            all_found = _selected(answers, one, member, ensembles.weak(member.selection), file)
+            sure = ensembles.with_support(sure, all_found, member.selection.conf)
+        found.append(sure if member.classes is None else replace(sure, labels=member.classes[sure.labels]))
+    return found
+
+
+def _selected(answers: list[Answer], shown: Shown, member: Member, selection: Selection, file: ImageFile) -> Detections:
+    placement = member.plain.placement(shown.image_hw)
+    found = merge(answers, placement, selection, member.views.merge)
+    return restore(*found[:3], placement, file.path, found.masks)
+
+
+def _answers(group: list[Shown], index: int, member: Member) -> list[list[Answer]]:
     """For each picture what the network says to each view of it."""
     answers: list[list[Answer]] = [[] for _ in group]
-    for view in views.views:
-        shown = [laid.at(view.scale) for laid in group]
-        frames = stack([view.frame(laid.frame, laid.placement.size_hw) for laid in shown])
-        raw = runtime.predict(frames, **_besides(view, shown))
+    for view in member.views.views:
+        laid = [shown.laid[Look.of(member, view)] for shown in group]
+        frames = stack([view.frame(one.frame, one.placement.size_hw) for one in laid])
+        places = [shown.proposals[index] for shown in group]
+        raw = member.runtime.predict(frames, **_besides_frames(laid), **_besides_detecting(view, laid, places))
         masks = [None] * len(group) if raw.masks is None else raw.masks
-        for mine, laid, *said in zip(answers, shown, raw.boxes, raw.scores, masks, strict=True):
+        for mine, one, *said in zip(answers, laid, raw.boxes, raw.scores, masks, strict=True):
             boxes, scores, mask = said
-            mine.append(Answer(view, boxes, scores, laid.placement, mask))
+            mine.append(Answer(view, boxes, scores, one.placement, mask))
     return answers
 
 
-def _besides(view: View, group: list[Laid]) -> dict[str, Any]:
-    """What a call is told besides its frames: see `_besides_frames`; proposals."""
-    told, places = _besides_frames(group), _places(view, group)
-    return told if places is None else told | {"proposals": places}
+def _map_answers(group: list[Shown], member: Member) -> Iterator[list[MapAnswer]]:
+    """For each view what the network says to it of each picture."""
+    share = member.weight / len(member.views.views)
+    planes = None if member.classes is None else np.argsort(member.classes)
+    for view in member.views.views:
+        laid = [shown.laid[Look.of(member, view)] for shown in group]
+        frames = stack([view.frame(one.frame, one.placement.size_hw) for one in laid])
+        logits = member.runtime.segment(frames, **_besides_frames(laid))
+        yield [
+            MapAnswer(_mirrored_back(view, own, one.placement.size_hw), one.placement, share, planes)
+            for own, one in zip(logits, laid, strict=True)
+        ]
+
+
+def _mirrored_back(view: View, logits: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """(K, H, W) of a view -> of the frame as it was laid."""
+    back: NDArray[np.float32] = view.frame(logits.transpose(1, 2, 0), size_hw).transpose(2, 0, 1)
+    return back
+
+
+def _shares(members: Sequence[Member], tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(N, H, W, 3) tiles -> (N, K, H, W) the mean of all views' and members' probabilities."""
+    said = [(member, shares(_of_tiles(member, view, tiles))) for member in members for view in member.views.views]
+    if len(said) == 1 and members[0].classes is None:
+        return said[0][1]
+    whole = sum(member.weight for member in members)
+    mean = np.zeros_like(said[0][1])
+    for member, own in said:
+        known = own if member.classes is None else own[:, np.argsort(member.classes)]
+        mean += known * np.float32(member.weight / len(member.views.views) / whole)
+    return mean
+
+
+def _of_tiles(member: Member, view: View, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(N, H, W, 3) tiles -> (N, K, H, W) logits of this view of them, in their own pixels."""
+    h, w = tiles.shape[1:3]
+    frame_hw = view.recipe(Preprocess((h, w))).frame_hw
+    laid = Placement.stretch((h, w), frame_hw)
+    logits = member.runtime.segment(np.stack([view.frame(lay_in(tile, laid), frame_hw) for tile in tiles]))
+    back = np.stack([_mirrored_back(view, own, frame_hw) for own in logits])
+    if frame_hw == (h, w):
+        return back
+    return np.stack([np.stack([resized(plane, (h, w)) for plane in own]) for own in back])
 
 
 def _besides_frames(group: list[Laid]) -> dict[str, Any]:
@@ -281,15 +415,28 @@ def _besides_frames(group: list[Laid]) -> dict[str, Any]:
     return {"sizes_hw": np.array([laid.placement.size_hw for laid in group], np.int64)}
 
 
-def _places(view: View, group: list[Laid]) -> list[NDArray[np.float32]] | None:
-    """Each picture's proposals in the frame as this view shows it; None for a network that wants none."""
+def _besides_detecting(view: View, group: list[Laid], proposals: list[NDArray[np.float32] | None]) -> dict[str, Any]:
+    """Each picture's proposals in the frame as this view shows it; nothing for a network that wants none."""
     found = []
-    for laid in group:
-        if laid.proposals is None:
-            return None
+    for laid, places in zip(group, proposals, strict=True):
+        if places is None:
+            return {}
+        if laid.placement.window is not None:
+            places = _inside(places, laid.placement.window)
         # mirroring is its own way back
-        found.append(view.boxes(laid.placement.to_frame(laid.proposals), laid.placement.size_hw))
-    return found
+        found.append(view.boxes(laid.placement.to_frame(places), laid.placement.size_hw))
+    return {"proposals": found}
+
+
+def _inside(boxes: NDArray[np.float32], window: Part) -> NDArray[np.float32]:
+    """(P, 4) boxes -> those of which at least half lies in the window, cut to it; at least one, be it the window."""
+    bounds = np.array(window, np.float32)
+    cut = np.concatenate([np.maximum(boxes[:, :2], bounds[:2]), np.minimum(boxes[:, 2:], bounds[2:])], axis=1)
+    inside = np.maximum(cut[:, 2:] - cut[:, :2], 0).prod(axis=1) * 2 >= area(boxes)
+    return cut[inside] if inside.any() else bounds[None]
+
+
+# ---- threads ----
 
 
 def ordered(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T], *, ahead: int) -> Iterator[U]:

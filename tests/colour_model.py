@@ -20,14 +20,20 @@ NAMES, IDS = ("red", "green"), (7, 3)  # ids with holes and not in order
 FRAME_HW = (160, 192)
 
 
-def card(frame_hw: tuple[int, int] = FRAME_HW) -> Card:
+def card(frame_hw: tuple[int, int] = FRAME_HW, names: tuple[str, str] = NAMES) -> Card:
     """The card of the model."""
-    return Card(model="yolo", config={}, categories=Categories(IDS, NAMES), preprocess=Preprocess(frame_hw=frame_hw))
+    return Card(model="yolo", config={}, categories=Categories(IDS, names), preprocess=Preprocess(frame_hw=frame_hw))
 
 
-def write_colour_model(path: Path, frame_hw: tuple[int, int] = FRAME_HW) -> Path:
-    """Writes the model as an export of detseg."""
+def write_colour_model(
+    path: Path,
+    frame_hw: tuple[int, int] = FRAME_HW,
+    names: tuple[str, str] = NAMES,
+    scores: tuple[float, float] = (0.9, 0.9),
+) -> Path:
+    """Writes the model as an export of detseg; `names` and `scores`: of what is red, and of what is green."""
     constants = _constants(frame_hw)
+    constants |= {"class0": np.array([scores[0], 0], np.float32), "class1": np.array([0, scores[1]], np.float32)}
     nodes = [helper.make_node("Cast", ["frames"], ["pixels"], to=TensorProto.FLOAT)]
     for colour, (strong, weak) in enumerate(((0, 1), (1, 0))):
         nodes += _one_colour(colour, strong, weak)
@@ -47,7 +53,7 @@ def write_colour_model(path: Path, frame_hw: tuple[int, int] = FRAME_HW) -> Path
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    model.metadata_props.add(key="detseg", value=card(frame_hw).to_json_text())
+    model.metadata_props.add(key="detseg", value=card(frame_hw, names).to_json_text())
     path.parent.mkdir(parents=True, exist_ok=True)
     save(model, path)
     return path
@@ -70,8 +76,6 @@ def _constants(frame_hw: tuple[int, int]) -> dict[str, np.ndarray]:
         "axis1": np.array([1], np.int64),
         "axis2": np.array([2], np.int64),
         "axes12": np.array([1, 2], np.int64),
-        "class0": np.array([0.9, 0], np.float32),
-        "class1": np.array([0, 0.9], np.float32),
     }
 
 

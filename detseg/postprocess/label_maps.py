@@ -1,6 +1,12 @@
-"""From what a segmenter says of a frame to the classes of a picture's pixels."""
+"""From what a segmenter says of a frame to the classes of a picture's pixels.
+
+Or what several say, or one of several views: the mean of their probabilities.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -11,19 +17,74 @@ from detseg.preprocess import Placement
 Logits = NDArray[np.float32]
 
 
+class MapAnswer(NamedTuple):
+    """What was said of one frame: logits (K, H, W), mirrored back, how the picture lies in it, how much it counts.
+
+    `planes` (K,): for each class, in the order that all answers share, the plane that speaks of it.
+    """
+
+    logits: Logits
+    placement: Placement
+    weight: float = 1.0
+    planes: NDArray[np.int64] | None = None
+
+
 def picture_labels(logits: Logits, placement: Placement) -> NDArray[np.uint8]:
     """(K, H, W) logits of a frame -> (h, w) the likeliest class of each pixel of the picture that was laid into it.
 
     What is enlarged are the logits, one class after the other, so that edges are smooth and memory is that of a few
     pictures however many classes there are. Of equal ones the first class counts.
     """
+    return _likeliest(_planes(MapAnswer(logits, placement)), placement.image_hw)
+
+
+def mean_labels(answers: Sequence[MapAnswer]) -> NDArray[np.uint8]:
+    """Several answers to one picture -> (h, w) the class that is likeliest by the weighted mean of probabilities.
+
+    Logits are enlarged, and then become probabilities, one class after the other: beside a few planes of the picture
+    there is one for each answer. In double precision: equal answers say together what each says alone.
+    """
+    if len(answers) == 1:
+        (only,) = answers
+        return _likeliest(_planes(only), only.placement.image_hw)
+    norms = [_log_sum(answer) for answer in answers]
+
+    def means() -> Iterator[NDArray[np.float64]]:
+        for planes in zip(*map(_planes, answers), strict=True):
+            terms = zip(planes, norms, answers, strict=True)
+            yield np.sum([answer.weight * np.exp(plane - norm) for plane, norm, answer in terms], axis=0)
+
+    return _likeliest(means(), answers[0].placement.image_hw)
+
+
+def _planes(answer: MapAnswer) -> Iterator[Logits]:
+    """Each class's logits in the picture's pixels."""
+    placement = answer.placement
     (h, w), (content_h, content_w) = placement.image_hw, placement.content_hw
     left, top = round(placement.offset_xy[0]), round(placement.offset_xy[1])
-    shown = logits[:, top : top + content_h, left : left + content_w]
-    best = np.zeros((h, w), np.uint8)
-    highest: NDArray[np.float32] | None = None
-    for index, plane in enumerate(shown):
-        scores = _resized(plane, (h, w))
+    order = range(len(answer.logits)) if answer.planes is None else answer.planes.tolist()
+    for index in order:
+        yield resized(answer.logits[index, top : top + content_h, left : left + content_w], (h, w))
+
+
+def _log_sum(answer: MapAnswer) -> NDArray[np.float64]:
+    """(h, w) what logits lose to become logarithms of probabilities."""
+    highest: Logits | None = None
+    for plane in _planes(answer):
+        highest = plane if highest is None else np.maximum(highest, plane, out=highest)
+    assert highest is not None
+    exact = highest.astype(np.float64)
+    total = np.zeros_like(exact)
+    for plane in _planes(answer):
+        total += np.exp(plane - exact)
+    return np.asarray(exact + np.log(total))
+
+
+def _likeliest(planes: Iterator[NDArray[np.floating[Any]]], hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """(h, w) the first of the planes that is highest."""
+    best = np.zeros(hw, np.uint8)
+    highest: NDArray[np.floating[Any]] | None = None
+    for index, scores in enumerate(planes):
         if highest is None:
             highest = scores
             continue
@@ -40,7 +101,8 @@ def shares(logits: Logits, axis: int = 1) -> Logits:
     return total
 
 
-def _resized(plane: Logits, hw: tuple[int, int]) -> Logits:
+def resized(plane: Logits, hw: tuple[int, int]) -> Logits:
+    """(H, W) one class's plane at another size; a copy."""
     if plane.shape == hw:
         return plane.copy()
     shrinks = hw[0] <= plane.shape[0] and hw[1] <= plane.shape[1]

@@ -14,10 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detseg.postprocess.label_maps import Logits, shares
-
 STEP = 32  # tiles start at multiples of it, so that a network that halves its maps five times sees each the same way
-Ask = Callable[[NDArray[np.uint8]], Logits]  # frames (N, H, W, 3) -> logits (N, K, H, W)
+Shares = NDArray[np.float32]
+Ask = Callable[[NDArray[np.uint8]], Shares]  # frames (N, H, W, 3) -> probabilities (N, K, H, W)
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def segment_tiled(image: NDArray[np.uint8], tiling: Tiling, ask: Ask, batch: int
     wide = _extended(image, tiling)
     tops, lefts = tiling.starts(h, 0), tiling.starts(w, 1)
     labels = np.zeros((h, w), np.uint8)
-    band: Logits | None = None
+    band: Shares | None = None
     for top, following in zip(tops, [*tops[1:], None], strict=True):
         row = _row(wide, top, lefts, tiling, ask, batch)
         if band is not None:
@@ -80,13 +79,13 @@ def _extended(image: NDArray[np.uint8], tiling: Tiling) -> NDArray[np.uint8]:
     return np.asarray(cv2.copyMakeBorder(image, *sides, cv2.BORDER_REFLECT_101), np.uint8)
 
 
-def _row(wide: NDArray[np.uint8], top: int, lefts: Sequence[int], tiling: Tiling, ask: Ask, batch: int) -> Logits:
+def _row(wide: NDArray[np.uint8], top: int, lefts: Sequence[int], tiling: Tiling, ask: Ask, batch: int) -> Shares:
     """(K, core height, width of all) the weighted shares of one row of tiles, added where they overlap."""
     (core_h, core_w), context = tiling.core_hw, tiling.context
     weight = _ramp(core_h, tiling.overlap)[:, None] * _ramp(core_w, tiling.overlap)[None]
-    total: Logits | None = None
-    for left, logits in zip(lefts, _answers(wide, top, lefts, tiling, ask, batch), strict=True):
-        mine = shares(logits[:, context : context + core_h, context : context + core_w], axis=0) * weight
+    total: Shares | None = None
+    for left, shares in zip(lefts, _answers(wide, top, lefts, tiling, ask, batch), strict=True):
+        mine = shares[:, context : context + core_h, context : context + core_w] * weight
         if total is None:
             total = np.zeros((len(mine), core_h, lefts[-1] + core_w), np.float32)
         total[:, :, left : left + core_w] += mine
@@ -96,7 +95,7 @@ def _row(wide: NDArray[np.uint8], top: int, lefts: Sequence[int], tiling: Tiling
 
 def _answers(
     wide: NDArray[np.uint8], top: int, lefts: Sequence[int], tiling: Tiling, ask: Ask, batch: int
-) -> Iterator[Logits]:
+) -> Iterator[Shares]:
     height, width = tiling.size_hw
     for first in range(0, len(lefts), batch):
         cut = [wide[top : top + height, left : left + width] for left in lefts[first : first + batch]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,8 @@ class Placement:
     """An axis-aligned map: frame = image * scale + offset, in continuous pixels.
 
     `image_hw` the picture, `frame_hw` the network's frame, `scale_xy` and `offset_xy` the map. `padded`: what the
-    picture, which lies at the top left, does not cover is no part of what the network is shown.
+    picture, which lies at the top left, does not cover is no part of what the network is shown. `window`: the part of
+    the picture (x1, y1, x2, y2) that is laid in, where it is not all of it.
     Promise: `to_image(to_frame(boxes)) == boxes` up to rounding.
     """
 
@@ -26,6 +27,7 @@ class Placement:
     scale_xy: tuple[float, float]
     offset_xy: tuple[float, float]
     padded: bool = False
+    window: tuple[float, float, float, float] | None = None
 
     @classmethod
     def letterbox(cls, image_hw: tuple[int, int], frame_hw: tuple[int, int]) -> Placement:
@@ -65,8 +67,19 @@ class Placement:
 
     @property
     def content_hw(self) -> tuple[int, int]:
-        """The whole pixels of the frame that the picture covers."""
-        return round(self.image_hw[0] * self.scale_xy[1]), round(self.image_hw[1] * self.scale_xy[0])
+        """The whole pixels of the frame that the picture covers, or its window."""
+        x1, y1, x2, y2 = self.window or (0, 0, self.image_hw[1], self.image_hw[0])
+        return round((y2 - y1) * self.scale_xy[1]), round((x2 - x1) * self.scale_xy[0])
+
+    def within(self, image_hw: tuple[int, int], window: tuple[float, float, float, float]) -> Placement:
+        """How a picture of `image_hw` is laid in of which only this `window` is, as a picture of its own, by this map.
+
+        The window may be larger or smaller than the picture that was laid in: that is then a copy at another scale.
+        """
+        x1, y1, x2, y2 = window
+        sx, sy = self.scale_xy[0] * self.image_hw[1] / (x2 - x1), self.scale_xy[1] * self.image_hw[0] / (y2 - y1)
+        offset_xy = (self.offset_xy[0] - x1 * sx, self.offset_xy[1] - y1 * sy)
+        return replace(self, image_hw=image_hw, scale_xy=(sx, sy), offset_xy=offset_xy, window=window)
 
     def to_frame(self, boxes: Boxes) -> Boxes:
         """(n, 4) boxes of the picture -> of the frame."""

@@ -38,6 +38,11 @@ class Masks:
         return cls._checked(image_hw, tuple(run_lengths.encode(mask)["counts"] for mask in masks))
 
     @classmethod
+    def concatenate(cls, several: Sequence[Masks]) -> Masks:
+        """The masks of one picture that came in parts, at least one."""
+        return cls._checked(several[0].image_hw, tuple(text for one in several for text in one.counts))
+
+    @classmethod
     def _checked(cls, image_hw: tuple[int, int], counts: tuple[bytes, ...]) -> Masks:
         """Of texts that were looked at before: they are not read again."""
         masks = object.__new__(cls)

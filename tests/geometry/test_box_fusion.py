@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detseg.geometry.box_fusion import fuse_boxes
+from detseg.geometry.box_fusion import fuse_boxes, fuse_members
 
 
 def views_of_objects(seed: int, views: int, objects: int = 15) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -88,3 +88,100 @@ def test_scores_of_zero_still_have_a_mean_and_nothing_gives_nothing():
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match="must"):
         fuse_boxes(np.zeros((1, 4)), np.zeros(1), np.zeros(1, int), **wrong)
+
+
+# ---- members of an ensemble ----
+
+
+def naive_members(boxes, scores, labels, members, trust, threshold):
+    """The paper's loop with weighted scores, in which a cluster is closed to members that are in it."""
+    b = sorted(range(len(boxes)), key=lambda i: (-scores[i] * trust[members[i]][labels[i]], *boxes[i].tolist()))
+    clusters: list[tuple[int, list[int]]] = []
+
+    def mean(rows):
+        weights = [scores[i] * trust[members[i]][labels[i]] for i in rows]
+        return [sum(w * boxes[i][k] for w, i in zip(weights, rows, strict=True)) / sum(weights) for k in range(4)]
+
+    for i in b:
+        open_to = [
+            (overlap_of(boxes[i], mean(rows)), j)
+            for j, (label, rows) in enumerate(clusters)
+            if label == labels[i] and members[i] not in [members[r] for r in rows]
+        ]
+        best, j = max(open_to, default=(0, -1))
+        if best > threshold:
+            clusters[j][1].append(i)
+        else:
+            clusters.append((labels[i], [i]))
+    told = []
+    for label, rows in clusters:
+        score = sum(scores[i] * trust[members[i]][label] for i in rows) / sum(row[label] for row in trust)
+        told.append((score, label, mean(rows)))
+    return sorted(told, key=lambda row: -row[0])
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.4, 0.7])
+@pytest.mark.parametrize("trust", [np.ones((3, 2)), np.array([[2.0, 1], [1, 0], [0.5, 3]])])
+def test_members_are_fused_as_by_the_loop(threshold, trust):
+    boxes, scores, labels = views_of_objects(5, 3)
+    members = np.random.default_rng(1).integers(0, 3, len(boxes))
+    known = trust[members, labels] > 0
+    boxes, scores, labels, members = boxes[known], scores[known], labels[known], members[known]
+    found = fuse_members(boxes, scores, labels, members, trust, threshold)
+    expected = naive_members(boxes, scores, labels, members, trust, threshold)
+    assert 2 <= len(expected) < len(boxes)
+    assert found.scores == pytest.approx([score for score, _, _ in expected], rel=1e-6)
+    np.testing.assert_allclose(found.boxes, [box for _, _, box in expected], rtol=1e-6)
+    assert labels[found.founders].tolist() == [label for _, label, _ in expected]
+
+
+def test_two_members_by_hand():
+    boxes, scores, labels = np.float32([[0, 0, 10, 10], [0, 0, 10, 8]]), np.array([0.6, 0.2]), np.zeros(2, int)
+    both, first_only = np.array([0, 1]), np.array([0, 0])
+    alike = fuse_members(boxes, scores, labels, both, np.ones((2, 1)), 0.5)
+    np.testing.assert_allclose(alike.boxes, [[0, 0, 10, (0.6 * 10 + 0.2 * 8) / 0.8]])
+    assert alike.scores == pytest.approx([0.4])
+    uneven = fuse_members(boxes, scores, labels, both, np.array([[1.0], [3.0]]), 0.5)
+    np.testing.assert_allclose(uneven.boxes, [[0, 0, 10, (0.6 * 10 + 3 * 0.2 * 8) / 1.2]])
+    assert uneven.scores == pytest.approx([(0.6 + 3 * 0.2) / 4])
+    # one member told two objects apart: they stay two, each seen by one of two
+    apart = fuse_members(boxes, scores, labels, first_only, np.ones((2, 1)), 0.5)
+    assert apart.scores == pytest.approx([0.3, 0.1])
+    assert apart.boxes.tolist() == boxes.tolist()
+
+
+def test_who_does_not_know_a_class_takes_nothing_from_its_score():
+    boxes, scores = np.float32([[0, 0, 10, 10], [50, 50, 60, 60]]), np.array([0.8, 0.8])
+    trust = np.array([[1.0, 1.0], [1.0, 0.0]])
+    found = fuse_members(boxes, scores, np.array([0, 1]), np.array([0, 0]), trust, 0.5)
+    assert found.scores == pytest.approx([0.8, 0.4])
+    assert found.founders.tolist() == [1, 0]
+
+
+def test_boxes_of_different_classes_meet_only_where_classes_play_no_part():
+    boxes, scores, labels = np.float32([[0, 0, 10, 10], [0, 0, 10, 10]]), np.array([0.9, 0.5]), np.array([1, 0])
+    members, trust = np.array([0, 1]), np.ones((2, 2))
+    assert len(fuse_members(boxes, scores, labels, members, trust, 0.5).boxes) == 2
+    met = fuse_members(boxes, scores, labels, members, trust, 0.5, agnostic=True)
+    assert (met.scores.tolist(), labels[met.founders].tolist()) == (pytest.approx([0.7]), [1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_boxes_and_members_plays_no_part(seed):
+    boxes, scores, labels = views_of_objects(seed, 3)
+    scores = np.round(scores, 1)  # many are equal
+    rng = np.random.default_rng(seed)
+    members, order, renamed = rng.integers(0, 3, len(boxes)), rng.permutation(len(boxes)), rng.permutation(3)
+    one = fuse_members(boxes, scores, labels, members, np.ones((3, 2)), 0.4)
+    other = fuse_members(boxes[order], scores[order], labels[order], renamed[members[order]], np.ones((3, 2)), 0.4)
+    np.testing.assert_allclose(one.boxes, other.boxes, rtol=1e-9)
+    np.testing.assert_allclose(one.scores, other.scores, rtol=1e-9)
+    np.testing.assert_array_equal(labels[one.founders], labels[order][other.founders])
+
+
+def test_an_ensemble_of_nothing_finds_nothing():
+    none = np.zeros(0, int)
+    empty = fuse_members(np.zeros((0, 4), np.float32), np.zeros(0), none, none, np.ones((2, 3)), 0.5)
+    assert (empty.boxes.shape, empty.scores.shape) == ((0, 4), (0,))
+    with pytest.raises(ValueError, match="must"):
+        fuse_members(np.zeros((0, 4)), np.zeros(0), none, none, np.ones((2, 3)), 1.5)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from detseg.postprocess.label_maps import shares
 from detseg.postprocess.tiles import Tiling, segment_tiled
 
 WEIGHTS = np.random.default_rng(3).normal(size=(4, 3)).astype(np.float32)
@@ -27,6 +28,11 @@ def with_neighbours(reach: int):
     return ask
 
 
+def of_shares(ask):
+    """What tiles are asked with: probabilities."""
+    return lambda frames: shares(ask(frames))
+
+
 def picture(h: int, w: int) -> np.ndarray:
     small = np.random.default_rng(h).integers(0, 256, (h // 10 + 2, w // 10 + 2, 3), dtype=np.uint8)
     return cv2.resize(small, (w, h), interpolation=cv2.INTER_CUBIC)
@@ -38,7 +44,7 @@ def test_a_network_of_single_pixels_does_not_notice_tiles(hw, tiling):
     image = picture(*hw)
     whole = each_pixel_alone(image[None])[0].argmax(axis=0)
     for batch in (1, 3):
-        found = segment_tiled(image, tiling, each_pixel_alone, batch)
+        found = segment_tiled(image, tiling, of_shares(each_pixel_alone), batch)
         assert found.dtype == np.uint8
         np.testing.assert_array_equal(found, whole)
 
@@ -50,7 +56,7 @@ def test_with_enough_context_tiles_answer_as_the_whole_picture(overlap, hw):
     scores = ask(image[None])[0]
     best, second = -np.sort(-scores, axis=0)[:2]
     sure = best - second > 1e-3
-    found = segment_tiled(image, Tiling((160, 128), overlap, context=32), ask)
+    found = segment_tiled(image, Tiling((160, 128), overlap, context=32), of_shares(ask))
     np.testing.assert_array_equal(found[sure], scores.argmax(axis=0)[sure])
     assert sure.mean() > 0.98
 
@@ -58,7 +64,7 @@ def test_with_enough_context_tiles_answer_as_the_whole_picture(overlap, hw):
 def test_too_little_context_is_noticed():
     """So that the test before this one can fail."""
     image, ask = picture(200, 333), with_neighbours(20)
-    found = segment_tiled(image, Tiling((160, 128), 0), ask)
+    found = segment_tiled(image, Tiling((160, 128), 0), of_shares(ask))
     assert (found != ask(image[None])[0].argmax(axis=0)).sum() > 50
 
 
@@ -67,7 +73,7 @@ def test_nothing_is_asked_twice_for_one_tile():
 
     def ask(frames: np.ndarray) -> np.ndarray:
         asked.append(len(frames))
-        return each_pixel_alone(frames)
+        return shares(each_pixel_alone(frames))
 
     segment_tiled(picture(192, 192), Tiling((128, 128), 64), ask, batch=2)
     assert asked == [2, 2]  # two by two tiles of 128 with 64 shared
