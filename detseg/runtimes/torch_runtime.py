@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from detseg.errors import DetsegError, WeightsError
-from detseg.runtimes.allocator import keep_memory
 from detseg.runtimes.contract import Doors
 from detseg.runtimes.network import as_tensors, fused, read_network, trial_hw
 
@@ -22,7 +21,6 @@ class TorchRuntime(Doors):
 
     def __init__(self, weights: Path, *, device: str = "auto", threads: int | None = None) -> None:
         self.device = choose_device(device)
-        keep_memory()
         if threads is not None:
             torch.set_num_threads(threads)
         self._path = weights

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from detseg.detectors.contract import Detector
 from detseg.errors import DataError, DetsegError, ImageError
 from detseg.preprocess import Preprocess
-from detseg.runtimes.allocator import keep_memory
 from detseg.segmenters.contract import Segmenter
 from detseg.training.config import TrainConfig
 from detseg.training.data import Batch, EpochBatches, FrameSet, loader
@@ -92,7 +91,6 @@ class Trainer:
         Returns the final state.
         """
         config = self.config
-        keep_memory()
         fabric = Fabric(accelerator=_accelerator(config.device), devices=1, precision=config.precision)
         torch.manual_seed(config.seed)
         self.model.to(memory_format=torch.channels_last)
