@@ -74,6 +74,11 @@ class Chosen:
     shares: tuple[float, ...]
 
     @property
+    def task(self) -> str:
+        """ "detect", or "segment" of segmenters."""
+        return self.models[0].card.task
+
+    @property
     def name(self) -> str:
         """The files, for people."""
         return " and ".join(str(model.weights) for model in self.models)
@@ -120,11 +125,12 @@ def choose(
     *,
     imgsz: tuple[int, int] | None = None,
     several_sizes: bool = False,
-    task: str = "detect",
+    tasks: Sequence[str] = ("detect",),
 ) -> Chosen:
-    """The weights, checked; for `task`, and frames of `imgsz` where they are not of the size that was `asked` for.
+    """The weights, checked; for one of `tasks`, and frames of `imgsz` where they are not as large as `asked` for.
 
-    Detectors of an ensemble may know different classes; segmenters must know the same. Raises WeightsError for files
+    Where none are named they are the usual ones of the first task. Detectors of an ensemble may know different classes;
+    segmenters must know the same; the two do not go together. Raises WeightsError for files
     that cannot be used, UsageError for a frame size that an exported model does not take, or weights of other number.
     """
     named: Sequence[Path | None] = asked.weights or (None,)
@@ -133,20 +139,26 @@ def choose(
         raise click.UsageError(
             f"--ensemble-weights: {len(shares)} numbers for {len(named)} weight files; give one for each -w"
         )
-    models = tuple(_model(asked, path, imgsz or asked.imgsz, several_sizes, task) for path in named)
-    if task == "segment":
+    models = tuple(_model(asked, path, imgsz or asked.imgsz, several_sizes, tasks) for path in named)
+    first = models[0].card.task
+    other = next((model for model in models if model.card.task != first), None)
+    if other is not None:
+        raise WeightsError(f"{models[0].weights} and {other.weights}: a detector and a segmenter make no ensemble")
+    if first == "segment":
         _expect_same_classes(models)
     return Chosen(models, *_all_classes([model.card.categories for model in models]), shares)
 
 
-def _model(asked: Asked, named: Path | None, imgsz: tuple[int, int] | None, several_sizes: bool, task: str) -> Model:
+def _model(
+    asked: Asked, named: Path | None, imgsz: tuple[int, int] | None, several_sizes: bool, tasks: Sequence[str]
+) -> Model:
     """One of them. ONNX is the faster on a CPU; a GPU, another frame size or several need .safetensors."""
     on_gpu = asked.device not in ("auto", "cpu")
     wants_torch = asked.runtime == "torch" or (asked.runtime == "auto" and (on_gpu or imgsz or several_sizes))
     kind = "safetensors" if wants_torch else "onnx"
-    path = zoo.resolve(named, kind) if named else zoo.default_weights(task, kind)
+    path = zoo.resolve(named, kind) if named else zoo.default_weights(tasks[0], kind)
     kind, card = open_header(path)
-    if card.task != task:
+    if card.task not in tasks:
         what = "objects" if card.task == "detect" else "the classes of pixels"
         raise WeightsError(f"{path}: {card.model} finds {what}; use it with: detseg {card.task}")
     if kind == "onnx" and imgsz not in (None, card.preprocess.frame_hw):

@@ -17,6 +17,7 @@ Examples:
   detseg detect cat.jpg dog.jpg --classes cat,dog --json
   detseg detect photos/ --tta
   detseg detect photos/ -w a.safetensors -w b.onnx --ensemble-weights 2,1
+  detseg detect cells/ -w unet.safetensors --save coco --neck 1.5      objects out of a segmenter's label maps
   find . -name '*.jpg' | detseg detect -
 
 SOURCE is a picture, a folder (with all below it), a pattern, a .txt file with one path a line, or - for
@@ -37,6 +38,7 @@ a list on standard input. Pictures that cannot be read are named in failures.csv
 @tta.options_of_views
 @options.imgsz()
 @options.proposals()
+@options.watershed
 @options.batch()
 @options.device()
 @options.runtime()

@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from detseg.annotations.categories import Categories
 from detseg.images import ImageFile
-from detseg.pipeline import Member, Outcome, detect_together
+from detseg.pipeline import Member, Outcome, detect_together, split_together
 from detseg.postprocess import Selection
+from detseg.postprocess.instances import Watershed, object_classes
 from detseg.postprocess.select import NMS
 from detseg.results import Detections
 from detseg.runtimes import Runtime
 from detseg.writers import Writers, json_row, open_writers
 
 from . import chosen_weights, folder_run, tta
+from .chosen_weights import Chosen
 from .detect_report import DetectTally, in_words
 from .exits import Exit
 from .folder_run import Job
@@ -43,23 +45,83 @@ class Request(folder_run.Request):
     tta_merge: str
     tta_parts: int
     proposals: Path | None
+    neck: float
+    min_area: int
     save_conf: bool
 
 
 def run(request: Request) -> Exit:
     """Does the whole command."""
-    return folder_run.run(request, lambda: Detecting(request))
+    return folder_run.run(request, lambda: _job(request))
 
 
-class Detecting(Job):
-    """Objects found in each picture."""
+def _job(request: Request) -> Job:
+    """What the weights are made for."""
+    chosen = chosen_weights.choose(request, several_sizes=tta.wants_scales(request), tasks=["detect", "segment"])
+    return Detecting(request, chosen) if chosen.task == "detect" else Splitting(request, chosen)
+
+
+class Finding(Job):
+    """Objects found in each picture, by whatever finds them."""
 
     doing = "detecting"
 
-    def __init__(self, request: Request) -> None:
-        super().__init__(chosen_weights.choose(request, several_sizes=tta.wants_scales(request)))
+    def __init__(self, request: Request, chosen: Chosen) -> None:
+        super().__init__(chosen)
         self.request = request
-        self.categories = self.chosen.categories
+        self.categories = chosen.categories
+
+    def open_writers(self, folder: Path) -> Writers:
+        """The formats of objects."""
+        request = self.request
+        return open_writers(request.formats, folder, self.categories, save_conf=request.save_conf)
+
+    def tally(self) -> DetectTally:
+        """No object yet."""
+        return DetectTally(self.categories)
+
+    def row(self, file: ImageFile, found: Detections) -> dict[str, Any]:
+        """As in predictions.jsonl."""
+        return json_row(file, found, self.categories)
+
+    def words(self, file: ImageFile, found: Detections) -> str:
+        """How many of each class."""
+        return in_words(found, self.categories)
+
+
+class Splitting(Finding):
+    """Objects cut out of a segmenter's label maps."""
+
+    def __init__(self, request: Request, chosen: Chosen) -> None:
+        super().__init__(request, chosen)
+        classes = _class_indices(request.classes, self.categories) or object_classes(self.categories)
+        self.selection = Selection(request.conf, max_det=request.max_det, classes=classes)
+        self.watershed = Watershed(request.neck, min_area=request.min_area)
+        self.views, notes = tta.views(request, chosen.models)
+        for told in ("a segmenter: objects are the parts of its label maps, cut where they are narrow", *notes):
+            click.echo(f"note: {told}", err=True)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the results."""
+        request = self.request
+        chosen = {"classes": self.selection.classes, "views": [str(views) for views in self.views]}
+        return chosen | {name: getattr(request, name) for name in ("conf", "max_det", "neck", "min_area", "save_conf")}
+
+    def outcomes(
+        self, files: Iterator[ImageFile], runtimes: Sequence[Runtime], keep_images: bool
+    ) -> Iterator[Outcome[Detections]]:
+        """The objects of each picture."""
+        each = zip(runtimes, self.views, self.chosen.each(self.request), strict=True)
+        members = [Member(runtime, views=views, **how) for runtime, views, how in each]
+        how = self.chosen.stream(self.request)
+        return split_together(files, members, self.selection, self.watershed, keep_images=keep_images, **how)
+
+
+class Detecting(Finding):
+    """Objects found by detectors."""
+
+    def __init__(self, request: Request, chosen: Chosen) -> None:
+        super().__init__(request, chosen)
         kinds = [tta.suppression(request, model.card) for model in self.chosen.models]
         classes = _class_indices(request.classes, self.categories)
         self.selection = Selection(
@@ -98,23 +160,6 @@ class Detecting(Job):
         ]
         how = self.chosen.stream(self.request)
         return detect_together(files, members, self.selection, keep_images=keep_images, **how)
-
-    def open_writers(self, folder: Path) -> Writers:
-        """The formats of objects."""
-        request = self.request
-        return open_writers(request.formats, folder, self.categories, save_conf=request.save_conf)
-
-    def tally(self) -> DetectTally:
-        """No object yet."""
-        return DetectTally(self.categories)
-
-    def row(self, file: ImageFile, found: Detections) -> dict[str, Any]:
-        """As in predictions.jsonl."""
-        return json_row(file, found, self.categories)
-
-    def words(self, file: ImageFile, found: Detections) -> str:
-        """How many of each class."""
-        return in_words(found, self.categories)
 
 
 def _own(classes: tuple[int, ...] | None, of_model: NDArray[np.int64]) -> tuple[int, ...] | None:

@@ -24,7 +24,7 @@ Examples:
 
 DATA is a folder (VOC tree, YOLO tree, COCO JSON files, pictures and masks), a COCO .json or a YOLO data.yaml. Without
 WEIGHTS those that come with detseg are measured. Classes are matched by name. Of a segmenter's weights label maps are
-measured, which are written to masks/.
+measured, which are written to masks/; with --task masks or boxes the objects that they are cut into.
 
 Results are COCO JSON (boxes, or masks as polygons or run lengths), a folder of YOLO labels (class xc yc w h score), of
 VOC's texts (comp4_det_test_CLASS.txt: image score x1 y1 x2 y2) or XML pages, predictions.csv or .jsonl, the folder of a
@@ -59,6 +59,11 @@ _YOLO_TASKS = ("train", "val", "test")  # what YOLO users mean by --task
 @click.option("--voc07", is_flag=True, help="Also VOC's AP as until 2007: 11 points of recall, overlap 0.5.")
 @click.option("--voc", is_flag=True, help="Also VOC's AP as since 2010: area under the curve, overlap 0.5.")
 @click.option("--boundary", is_flag=True, help="Also Boundary AP: do the outlines of masks agree?")
+@click.option(
+    "--at",
+    type=click.FloatRange(0, 1),
+    help="Score from which objects count in precision, recall and F1.  [default: that of the highest F1]",
+)
 @options.conf(0.001)
 @options.iou(None)
 @options.max_det(100)
@@ -67,6 +72,7 @@ _YOLO_TASKS = ("train", "val", "test")  # what YOLO users mean by --task
 @tta.options_of_views
 @options.imgsz()
 @options.proposals()
+@options.watershed
 @options.batch()
 @options.device()
 @options.runtime()

@@ -16,7 +16,7 @@ from detseg.annotations import AnnotationSet, Categories, ClassMatch
 from detseg.annotations.outlines import Outlines
 from detseg.annotations.semantic import SemanticSet
 from detseg.errors import DataError
-from detseg.evaluation import DetectionMetrics, Kind, VocMetrics
+from detseg.evaluation import DetectionMetrics, Kind, OperatingPoint, VocMetrics
 from detseg.images import ImageFile
 
 from . import run_folder
@@ -42,6 +42,7 @@ class Request:
     voc07: bool
     voc: bool
     boundary: bool
+    at: float | None
     conf: float
     iou: float | None
     max_det: int
@@ -54,6 +55,8 @@ class Request:
     tta_parts: int
     imgsz: tuple[int, int] | None
     proposals: Path | None
+    neck: float
+    min_area: int
     batch: int
     device: str
     runtime: str
@@ -94,11 +97,15 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A comparison of boxes or masks, done: `metrics` by what overlaps, boxes always among them."""
+    """A comparison of boxes or masks, done: `metrics` by what overlaps, boxes always among them.
+
+    `points`: what is right, false and missed at one threshold, of boxes and of masks.
+    """
 
     truth: AnnotationSet
     found: Found
     metrics: dict[Kind, DetectionMetrics]
+    points: dict[Kind, OperatingPoint]
     voc: VocMetrics | None = None
     report: dict[str, Any] = field(default_factory=dict)
 

@@ -16,7 +16,7 @@ from detseg.annotations import AnnotationSet, load, splits
 from detseg.annotations.outlines import Outlines
 from detseg.annotations.split_names import canonical
 from detseg.errors import DataError
-from detseg.evaluation import DetectionMetrics, Kind, VocMetrics
+from detseg.evaluation import DetectionMetrics, Kind, OperatingPoint, VocMetrics
 
 from . import eval_tables
 from .eval_request import Found, Measured, Request, open_folder
@@ -148,7 +148,18 @@ def _measure(request: Request, truth: AnnotationSet, found: Found, kinds: tuple[
         for kind in kinds
     }
     voc = evaluation.evaluate_voc(truth, found.rows) if request.voc07 or request.voc else None
-    return Measured(truth, found, metrics, voc)
+    points: dict[Kind, OperatingPoint] = {
+        kind: evaluation.operating_point(
+            truth,
+            found.rows,
+            outlines=found.outlines if kind == "segm" else None,
+            score=request.at,
+            max_dets=request.max_det,
+        )
+        for kind in kinds
+        if kind != "boundary"
+    }
+    return Measured(truth, found, metrics, points, voc)
 
 
 def _report(request: Request, split: str | None, measured: Measured) -> dict[str, Any]:
@@ -166,11 +177,17 @@ def _report(request: Request, split: str | None, measured: Measured) -> dict[str
             "fingerprint": truth.fingerprint(),
         },
         "settings": {**_settings(request), **found.settings},
-        **{eval_tables.SECTIONS[kind]: metrics.to_json() for kind, metrics in measured.metrics.items()},
+        **{eval_tables.SECTIONS[kind]: _numbers(measured, kind) for kind in measured.metrics},
         **({"voc": _voc_report(request, measured.voc)} if measured.voc else {}),
         "notes": list(found.notes),
         "unreadable": [{"file": str(fault.path), "cause": fault.cause} for _, fault in found.faults],
     }
+
+
+def _numbers(measured: Measured, kind: Kind) -> dict[str, Any]:
+    """Of boxes, masks or boundaries."""
+    numbers = measured.metrics[kind].to_json()
+    return {**numbers, "at_threshold": measured.points[kind].to_json()} if kind in measured.points else numbers
 
 
 def _settings(request: Request) -> dict[str, Any]:

@@ -26,7 +26,7 @@ MASKS = "masks"
 
 def segment(request: Request, truth: SemanticSet, folder: Path) -> Segmented:
     """Writes folder/masks: a label map for each picture that can be read, in the data set's own values."""
-    chosen = chosen_weights.choose(request, several_sizes=tta.wants_scales(request), task="segment")
+    chosen = chosen_weights.choose(request, several_sizes=tta.wants_scales(request), tasks=["segment"])
     match = classes_in_common(request, chosen, truth.categories)
     views, told = tta.views(request, chosen.models)
     faults = _write_all(request, truth, folder / MASKS, chosen, views, match)

@@ -21,6 +21,13 @@ _TITLES: dict[Kind, str] = {"bbox": "boxes", "segm": "masks", "boundary": "masks
 _IN_TABLE = ("ap", "ap50", "ap_small", "ap_medium", "ap_large", "ar")
 _IN_CSV = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar", "ar_small", "ar_medium", "ar_large")
 _SHORT = {"ap_small": "small", "ap_medium": "medium", "ap_large": "large"}
+_AT_THRESHOLD = (
+    ("score", "score", "threshold of what follows, at overlap 0.50"),
+    ("precision", "precision", "all classes: share of what was found that is right"),
+    ("recall", "recall", "all classes: share of the objects that was found"),
+    ("F1", "f1", "both in one"),
+    ("agreement", "agreement", "right / (right + false + missed)"),
+)
 _MAPS = ("iou", "dice", "accuracy", "precision", "boundary_f")
 
 
@@ -32,6 +39,9 @@ def detection_tables(measured: Measured) -> str:
     rows: list[Sequence[object]] = [
         (name, *(shown(v[key]) for v in values), meaning) for key, (name, meaning) in _meanings(first).items()
     ]
+    points = [measured.points.get(kind) for kind in kinds]
+    for name, key, meaning in _AT_THRESHOLD:
+        rows.append((name, *("" if p is None else shown(getattr(p, key)) for p in points), meaning))
     for name, value in _voc_numbers(measured).items():
         rows.append((name, shown(value), *[""] * (len(kinds) - 1), "overlap 0.50, difficult objects left out"))
     titles = ["value"] if kinds == ["bbox"] else [_TITLES[kind] for kind in kinds]

@@ -182,6 +182,19 @@ def iou(default: float | None = 0.5) -> Any:
     )  # fmt: skip
 
 
+def watershed(command: Any) -> Any:
+    """--neck, --min-area -> `neck: float`, `min_area: int`: how a segmenter's label maps become objects."""
+    command = click.option(
+        "--min-area", type=click.IntRange(1), default=16, show_default=True,
+        help="Of a segmenter's objects: fewer pixels are none.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--neck", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
+        help="Of a segmenter's objects: two that touch are cut where they are narrower than in their middles by this "
+        "many pixels on either side.",
+    )(command)  # fmt: skip
+
+
 def imgsz(
     help: str = "Size of the network's frame: 320, or 320x416 (height x width).  [default: as trained]",
 ) -> Any:

@@ -50,7 +50,7 @@ class Segmenting(Job):
             request,
             imgsz=request.imgsz or request.tile,
             several_sizes=tta.wants_scales(request),
-            task="segment",
+            tasks=["segment"],
         )
         super().__init__(chosen)
         self.request = request

@@ -26,7 +26,8 @@ from detseg.errors import ImageError
 from detseg.geometry.boxes import area
 from detseg.images import ImageFile, read_image, read_image_and_hw
 from detseg.postprocess import Selection, Views, ensembles, restore
-from detseg.postprocess.label_maps import MapAnswer, mean_labels, resized, shares
+from detseg.postprocess.instances import Watershed, instances
+from detseg.postprocess.label_maps import MapAnswer, mean_labels, resized, shares, sure_labels
 from detseg.postprocess.tiles import Tiling, segment_tiled
 from detseg.postprocess.views import WHOLE, Answer, Part, View, merge
 from detseg.preprocess import Placement, Preprocess
@@ -208,21 +209,76 @@ def segment_together(
 
     The members know the same classes, each in its own order.
     """
+    how = {"batch": batch, "workers": workers, "network_threads": network_threads}
+    return _label_maps(files, members, lambda found: found, False, keep_images=keep_images, tiling=tiling, **how)
+
+
+def split_together(
+    files: Iterable[ImageFile],
+    members: Sequence[Member],
+    selection: Selection,
+    watershed: Watershed | None = None,
+    *,
+    batch: int = 1,
+    workers: int = 2,
+    network_threads: int = 1,
+    keep_images: bool = False,
+    tiling: Tiling | None = None,
+) -> Iterator[Outcome[Detections]]:
+    """Objects, cut out of the label maps of `segment_together` as `postprocess.instances` does it.
+
+    Of `selection` there count its classes, which must be named, its least score and its number of objects a picture.
+    """
+    classes = selection.classes
+    assert classes is not None
+
+    def split(found: LabelMap) -> Detections:
+        objects = instances(found, classes, watershed)
+        return objects[objects.scores > selection.conf][: selection.max_det]
+
+    how: dict[str, Any] = {"batch": batch, "workers": workers, "network_threads": network_threads}
+    return _label_maps(files, members, split, True, keep_images=keep_images, tiling=tiling, **how)
+
+
+def _label_maps(
+    files: Iterable[ImageFile],
+    members: Sequence[Member],
+    finish: Callable[[LabelMap], Found],
+    sure: bool,
+    *,
+    batch: int,
+    workers: int,
+    network_threads: int,
+    keep_images: bool,
+    tiling: Tiling | None,
+) -> Iterator[Outcome[Found]]:
+    """Each picture's label map, `sure` with probabilities, and what `finish` makes of it."""
     decode = _decoder(members, keep_images)
 
-    def answer(group: list[tuple[ImageFile, Shown]]) -> list[Outcome[LabelMap]]:
+    def outcome(
+        file: ImageFile,
+        image: NDArray[np.uint8] | None,
+        labels: NDArray[np.uint8],
+        probable: NDArray[np.float32] | None,
+    ) -> Outcome[Found]:
+        return Outcome(file, image, finish(LabelMap(labels, file.path, probable)), None)
+
+    def answer(group: list[tuple[ImageFile, Shown]]) -> list[Outcome[Found]]:
         said = [answers for member in members for answers in _map_answers([shown for _, shown in group], member)]
         return [
-            Outcome(file, shown.image, LabelMap(mean_labels(answers), file.path), None)
+            outcome(file, shown.image, *(sure_labels(answers) if sure else (mean_labels(answers), None)))
             for (file, shown), answers in zip(group, zip(*said, strict=True), strict=True)
         ]
 
-    def answer_tiled(group: list[tuple[ImageFile, NDArray[np.uint8]]]) -> list[Outcome[LabelMap]]:
+    def answer_tiled(group: list[tuple[ImageFile, NDArray[np.uint8]]]) -> list[Outcome[Found]]:
         assert tiling is not None
-        found = [segment_tiled(image, tiling, partial(_shares, members), batch) for _, image in group]
         return [
-            Outcome(file, image if keep_images else None, LabelMap(labels, file.path), None)
-            for (file, image), labels in zip(group, found, strict=True)
+            outcome(
+                file,
+                image if keep_images else None,
+                *segment_tiled(image, tiling, partial(_shares, members), batch),
+            )
+            for file, image in group
         ]
 
     if tiling is None:

@@ -13,6 +13,7 @@ from detseg.evaluation.coco import (
     with_outlines,
 )
 from detseg.evaluation.metrics import TWELVE, ClassMetrics, DetectionMetrics, Kind
+from detseg.evaluation.operating_point import OperatingPoint, operating_point
 from detseg.evaluation.predictions import Predictions, read_predictions
 from detseg.evaluation.voc import VocClass, VocMetrics, evaluate_voc
 
@@ -21,6 +22,7 @@ __all__ = [
     "ClassMetrics",
     "DetectionMetrics",
     "Kind",
+    "OperatingPoint",
     "Predictions",
     "VocClass",
     "VocMetrics",
@@ -28,6 +30,7 @@ __all__ = [
     "evaluate_rows",
     "evaluate_voc",
     "filled_outlines",
+    "operating_point",
     "read_predictions",
     "result_outlines",
     "result_rows",

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detseg.annotations.object_masks import objects_in
+from detseg.annotations.categories import Categories
+from detseg.annotations.object_masks import BACKGROUND_NAMES, objects_in
 from detseg.results import Detections, LabelMap, Masks
 
 Numbers = NDArray[np.int32]
@@ -41,14 +42,18 @@ class Watershed:
             )
 
 
-def instances(
-    found: LabelMap, shares: NDArray[np.float32], classes: Sequence[int], watershed: Watershed | None = None
-) -> Detections:
-    """The objects of some classes in a label map, best first; what is in two objects is in none: masks are disjoint.
+def object_classes(categories: Categories) -> tuple[int, ...]:
+    """All classes but background."""
+    return tuple(i for i, name in enumerate(categories.names) if name.lower() not in BACKGROUND_NAMES)
 
-    shares (h, w): how sure the network is of each pixel's class; a score is the mean over its object. Boxes are tight.
+
+def instances(found: LabelMap, classes: Sequence[int], watershed: Watershed | None = None) -> Detections:
+    """The objects of some classes in a label map, best first; masks are disjoint, boxes tight.
+
+    A score is the mean over the object's pixels of how sure the network is of them, 1 where `found` does not tell.
     """
     settings = watershed or Watershed()
+    shares = np.ones(found.image_hw, np.float32) if found.shares is None else found.shares
     boxes, scores, labels, counts = [], [], [], []
     for label in classes:
         numbers = cut(found.labels == label, settings)

@@ -29,32 +29,30 @@ class MapAnswer(NamedTuple):
     planes: NDArray[np.int64] | None = None
 
 
-def picture_labels(logits: Logits, placement: Placement) -> NDArray[np.uint8]:
-    """(K, H, W) logits of a frame -> (h, w) the likeliest class of each pixel of the picture that was laid into it.
-
-    What is enlarged are the logits, one class after the other, so that edges are smooth and memory is that of a few
-    pictures however many classes there are. Of equal ones the first class counts.
-    """
-    return _likeliest(_planes(MapAnswer(logits, placement)), placement.image_hw)
-
-
 def mean_labels(answers: Sequence[MapAnswer]) -> NDArray[np.uint8]:
     """Several answers to one picture -> (h, w) the class that is likeliest by the weighted mean of probabilities.
 
-    Logits are enlarged, and then become probabilities, one class after the other: beside a few planes of the picture
-    there is one for each answer. In double precision: equal answers say together what each says alone.
+    Logits are enlarged, so that edges are smooth, and then become probabilities, one class after the other: beside a
+    few planes of the picture there is one for each answer, however many classes there are. In double precision: equal
+    answers say together what each says alone. Of equal classes the first counts.
     """
-    if len(answers) == 1:
-        (only,) = answers
-        return _likeliest(_planes(only), only.placement.image_hw)
+    if len(answers) == 1:  # no need of probabilities
+        return _highest(_planes(answers[0]), answers[0].placement.image_hw)[0]
+    return sure_labels(answers)[0]
+
+
+def sure_labels(answers: Sequence[MapAnswer]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The same, and (h, w) the probability of each pixel's class."""
     norms = [_log_sum(answer) for answer in answers]
+    whole = sum(answer.weight for answer in answers)
 
     def means() -> Iterator[NDArray[np.float64]]:
         for planes in zip(*map(_planes, answers), strict=True):
             terms = zip(planes, norms, answers, strict=True)
             yield np.sum([answer.weight * np.exp(plane - norm) for plane, norm, answer in terms], axis=0)
 
-    return _likeliest(means(), answers[0].placement.image_hw)
+    labels, highest = _highest(means(), answers[0].placement.image_hw)
+    return labels, np.minimum(highest / whole, 1).astype(np.float32)
 
 
 def _planes(answer: MapAnswer) -> Iterator[Logits]:
@@ -80,8 +78,10 @@ def _log_sum(answer: MapAnswer) -> NDArray[np.float64]:
     return np.asarray(exact + np.log(total))
 
 
-def _likeliest(planes: Iterator[NDArray[np.floating[Any]]], hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """(h, w) the first of the planes that is highest."""
+def _highest(
+    planes: Iterator[NDArray[np.floating[Any]]], hw: tuple[int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.floating[Any]]]:
+    """(h, w) the first of the planes that is highest, and how high it is."""
     best = np.zeros(hw, np.uint8)
     highest: NDArray[np.floating[Any]] | None = None
     for index, scores in enumerate(planes):
@@ -91,7 +91,8 @@ def _likeliest(planes: Iterator[NDArray[np.floating[Any]]], hw: tuple[int, int])
         better = scores > highest
         best[better] = index
         np.maximum(highest, scores, out=highest)
-    return best
+    assert highest is not None
+    return best, highest
 
 
 def shares(logits: Logits, axis: int = 1) -> Logits:

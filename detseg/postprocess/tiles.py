@@ -50,24 +50,27 @@ class Tiling:
         return list(range(0, max(1, length - self.overlap), core - self.overlap))
 
 
-def segment_tiled(image: NDArray[np.uint8], tiling: Tiling, ask: Ask, batch: int = 1) -> NDArray[np.uint8]:
-    """(h, w, 3) RGB -> (h, w) class of each pixel, asked for tile by tile.
+def segment_tiled(
+    image: NDArray[np.uint8], tiling: Tiling, ask: Ask, batch: int = 1
+) -> tuple[NDArray[np.uint8], Shares]:
+    """(h, w, 3) RGB -> (h, w) class of each pixel, and how probable it is, asked for tile by tile.
 
     Row by row of tiles: beside the picture there is only what is known of one row of them.
     """
     h, w = image.shape[:2]
     wide = _extended(image, tiling)
     tops, lefts = tiling.starts(h, 0), tiling.starts(w, 1)
-    labels = np.zeros((h, w), np.uint8)
+    labels, sure = np.zeros((h, w), np.uint8), np.zeros((h, w), np.float32)
     band: Shares | None = None
     for top, following in zip(tops, [*tops[1:], None], strict=True):
         row = _row(wide, top, lefts, tiling, ask, batch)
         if band is not None:
             row[:, : band.shape[1]] += band
         done = row if following is None else row[:, : following - top]
-        labels[top : top + done.shape[1]] = done.argmax(axis=0)[: h - top, :w]
+        rows, done = slice(top, top + done.shape[1]), done[:, : h - top, :w]
+        labels[rows], sure[rows] = done.argmax(axis=0), done.max(axis=0) / done.sum(axis=0)
         band = None if following is None else row[:, following - top :]
-    return labels
+    return labels, sure
 
 
 def _extended(image: NDArray[np.uint8], tiling: Tiling) -> NDArray[np.uint8]:

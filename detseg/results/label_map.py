@@ -16,15 +16,19 @@ from detseg.geometry import rle as run_lengths
 class LabelMap:
     """labels (h, w) uint8: class index 0..K-1 of each pixel of the upright picture; `path` where it came from.
 
+    `shares` (h, w) float32 in [0, 1], where somebody asked for them: how sure the network is of each pixel's class.
     Raises ValueError for another shape or dtype.
     """
 
     labels: NDArray[np.uint8]
     path: Path | None = None
+    shares: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 2 or self.labels.dtype != np.uint8:
             raise ValueError(f"labels must be uint8 of shape (h, w), got {self.labels.dtype} of {self.labels.shape}")
+        if self.shares is not None and (self.shares.shape != self.labels.shape or self.shares.dtype != np.float32):
+            raise ValueError(f"shares must be float32 of shape {self.labels.shape}, got {self.shares.dtype}")
 
     @property
     def image_hw(self) -> tuple[int, int]:

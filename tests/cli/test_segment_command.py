@@ -142,12 +142,10 @@ def test_what_cannot_be_done_is_told(photos, weights, words, code, told, capsys)
     assert told in capsys.readouterr().err
 
 
-def test_weights_of_the_other_task_name_the_right_command(photos, weights, tmp_path, capsys):
+def test_weights_of_a_detector_name_the_right_command(photos, weights, tmp_path, capsys):
     boxes = str(write_colour_model(tmp_path / "boxes.onnx"))
     assert main(["segment", "photos", "-w", boxes]) == 4
     assert "use it with: detseg detect" in capsys.readouterr().err
-    assert main(["detect", "photos", "-w", weights]) == 4
-    assert "use it with: detseg segment" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -198,3 +196,77 @@ def test_data_without_a_common_class_is_refused(data, weights, capsys):
     (data / "classes.txt").write_text("1 cat\n2 dog\n4 cow\n9 horse\n255 void\n")
     assert main(["eval", weights, str(data)]) == 3
     assert "no class in common" in capsys.readouterr().err
+
+
+TWINS = ((30, 32), (54, 32))  # middles of discs that touch
+
+
+def twins() -> np.ndarray:
+    """(2, h, w) where each of two red discs is, up to the pixels between them."""
+    yy, xx = np.mgrid[: HW[0], : HW[1]]
+    discs = np.stack([(xx - x) ** 2 + (yy - y) ** 2 <= 14**2 for x, y in TWINS])
+    discs[0, :, 42:], discs[1, :, :42] = False, False
+    return discs
+
+
+@pytest.fixture
+def cells(tmp_path, monkeypatch):
+    """A COCO set: a picture with two discs of one class that touch, and one without anything."""
+    folder = tmp_path / "cells"
+    folder.mkdir()
+    image = np.full((*HW, 3), 60, np.uint8)
+    cv2.imwrite(str(folder / "nothing.png"), image)
+    image[twins().any(axis=0)] = (20, 20, 250)  # red, as cv2 has it
+    cv2.imwrite(str(folder / "twins.png"), image)
+    annotations = []
+    for number, mask in enumerate(twins()):
+        rle = run_lengths.encode(mask)
+        x1, y1, x2, y2 = run_lengths.box(rle)
+        coded = {"size": list(HW), "counts": rle["counts"].decode()}
+        annotations.append(
+            {"id": number + 1, "image_id": 1, "category_id": 7, "iscrowd": 0, "area": int(mask.sum())}
+            | {"bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": coded}
+        )
+    sizes = {"height": HW[0], "width": HW[1]}
+    images = [{"id": 1, "file_name": "twins.png", **sizes}, {"id": 2, "file_name": "nothing.png", **sizes}]
+    truth = {"images": images, "annotations": annotations, "categories": [{"id": 7, "name": "red"}]}
+    (folder / "cells.json").write_text(json.dumps(truth))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_detect_cuts_label_maps_into_objects(cells, weights, capsys):
+    assert main(["detect", "cells", "-w", weights, "-o", "out", "--save", "coco"]) == 0
+    assert "cut where they are narrow" in capsys.readouterr().err
+    found = json.loads((cells.parent / "out/predictions.json").read_text())
+    assert [row["category_id"] for row in found] == [7, 7]
+    masks = [
+        run_lengths.decode({**row["segmentation"], "counts": row["segmentation"]["counts"].encode()}) for row in found
+    ]
+    np.testing.assert_array_equal(np.sum(masks, axis=0), twins().any(axis=0))
+    for mask in masks:
+        overlaps = [(mask & disc).sum() / (mask | disc).sum() for disc in twins()]
+        assert max(overlaps) > 0.95
+    assert main(["detect", "cells", "-w", weights, "-o", "joined", "--save", "coco", "--neck", "12"]) == 0
+    assert len(json.loads((cells.parent / "joined/predictions.json").read_text())) == 1
+    assert main(["detect", "cells", "-w", weights, "-o", "none", "--save", "coco", "--min-area", "900"]) == 0
+    assert json.loads((cells.parent / "none/predictions.json").read_text()) == []
+
+
+def test_objects_of_label_maps_are_measured_where_that_is_asked_for(cells, weights, capsys):
+    assert main(["eval", weights, str(cells), "--task", "masks", "-o", "out", "--json", "-q"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["masks"]["ap50"] == pytest.approx(1)
+    point = report["masks"]["at_threshold"]
+    assert (point["right"], point["false"], point["missed"], point["agreement"]) == (2, 0, 0, 1)
+    assert report["settings"]["neck"] == 1
+    command = ["eval", weights, str(cells), "--task", "masks", "-o", "joined", "--json", "-q", "--neck", "12"]
+    assert main([*command, "--at", "0.1"]) == 0
+    point = json.loads(capsys.readouterr().out)["masks"]["at_threshold"]
+    assert (point["score"], point["right"], point["missed"], point["false"]) == (0.1, 1, 1, 0)  # half of it is one
+
+
+def test_a_detector_and_a_segmenter_make_no_ensemble(cells, weights, tmp_path, capsys):
+    detector = str(write_colour_model(tmp_path / "detector.onnx"))
+    assert main(["detect", "cells", "-w", weights, "-w", detector, "-o", "out"]) == 4
+    assert "a detector and a segmenter make no ensemble" in capsys.readouterr().err

@@ -18,7 +18,7 @@ def discs(*circles: tuple[int, int, int], hw: tuple[int, int] = (80, 140)) -> ND
 
 
 def found_in(region: NDArray[np.bool_], watershed: Watershed | None = None) -> Detections:
-    return instances(LabelMap(region.astype(np.uint8)), np.ones(region.shape, np.float32), [1], watershed)
+    return instances(LabelMap(region.astype(np.uint8)), [1], watershed)
 
 
 def test_two_discs_that_overlap_are_cut_half_way_between():
@@ -69,7 +69,7 @@ def test_classes_are_cut_by_themselves_and_others_are_left():
     labels[discs((45, 40, 25))] = 1
     labels[discs((85, 40, 25))] = 2
     labels[:5] = 3
-    found = instances(LabelMap(labels), np.ones(labels.shape, np.float32), [1, 2])
+    found = instances(LabelMap(labels), [1, 2])
     assert sorted(found.labels.tolist()) == [1, 2]
     assert found.masks is not None
     for label in (1, 2):
@@ -81,7 +81,7 @@ def test_scores_are_the_mean_over_the_object_best_first():
     region = discs((30, 40, 15), (100, 40, 15))
     shares = np.where(np.arange(140) < 65, 0.6, 0.9).astype(np.float32) * np.ones((80, 1), np.float32)
     shares[:, :30] = 0.5  # the left half of the first: 15 columns and the middle one at 0.6
-    found = instances(LabelMap(region.astype(np.uint8)), shares, [1])
+    found = instances(LabelMap(region.astype(np.uint8), shares=shares), [1])
     first = discs((30, 40, 15))
     np.testing.assert_allclose(found.scores, [0.9, shares[first].mean()], rtol=1e-6)
 

@@ -44,9 +44,10 @@ def test_a_network_of_single_pixels_does_not_notice_tiles(hw, tiling):
     image = picture(*hw)
     whole = each_pixel_alone(image[None])[0].argmax(axis=0)
     for batch in (1, 3):
-        found = segment_tiled(image, tiling, of_shares(each_pixel_alone), batch)
+        found, sure = segment_tiled(image, tiling, of_shares(each_pixel_alone), batch)
         assert found.dtype == np.uint8
         np.testing.assert_array_equal(found, whole)
+        np.testing.assert_allclose(sure, of_shares(each_pixel_alone)(image[None])[0].max(axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize(("overlap", "hw"), [(0, (200, 333)), (32, (200, 333)), (32, (95, 97)), (0, (40, 30))])
@@ -56,7 +57,7 @@ def test_with_enough_context_tiles_answer_as_the_whole_picture(overlap, hw):
     scores = ask(image[None])[0]
     best, second = -np.sort(-scores, axis=0)[:2]
     sure = best - second > 1e-3
-    found = segment_tiled(image, Tiling((160, 128), overlap, context=32), of_shares(ask))
+    found, _ = segment_tiled(image, Tiling((160, 128), overlap, context=32), of_shares(ask))
     np.testing.assert_array_equal(found[sure], scores.argmax(axis=0)[sure])
     assert sure.mean() > 0.98
 
@@ -64,7 +65,7 @@ def test_with_enough_context_tiles_answer_as_the_whole_picture(overlap, hw):
 def test_too_little_context_is_noticed():
     """So that the test before this one can fail."""
     image, ask = picture(200, 333), with_neighbours(20)
-    found = segment_tiled(image, Tiling((160, 128), 0), of_shares(ask))
+    found, _ = segment_tiled(image, Tiling((160, 128), 0), of_shares(ask))
     assert (found != ask(image[None])[0].argmax(axis=0)).sum() > 50
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,9 +10,12 @@ import torch
 from detseg import catalog
 from detseg.errors import DetsegError
 from detseg.parts.mirrored import mirrored
+from detseg.postprocess.label_maps import shares
+from detseg.postprocess.tiles import Tiling, segment_tiled
 from detseg.segmenters import unet
 from detseg.segmenters.contract import Segmenter
 from tests.segmenter_contract import (
+    CLASSES,
     expect_a_trace_to_answer_alike,
     expect_lessons_to_reach_every_parameter,
     expect_one_answer_a_pixel_alone_and_in_company,
@@ -86,6 +90,32 @@ def test_tiles_agree_with_the_whole_picture():
             joined[:, :, y : y + size, x : x + size] = tile
     assert size % 16 == 4  # so that neighbours overlap, by 4 pixels
     assert (joined - whole).abs().max() < 1e-4 * whole.abs().max()
+
+
+@torch.no_grad()
+def test_a_large_picture_in_tiles_of_the_route_is_the_picture_in_one_piece():
+    net = lively(made("unet-valid", width=4), (64, 64))
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (46, 62, 3), dtype=np.uint8)
+    noise = rng.integers(0, 8, (1100, 1500, 3), np.uint8)
+    image = cv2.resize(coarse, (1500, 1100), interpolation=cv2.INTER_CUBIC) ^ noise
+
+    def logits(frames):
+        images = (torch.from_numpy(frames).permute(0, 3, 1, 2).float() - 127) / 64
+        return net.segment(images).numpy()
+
+    in_one_piece = logits(image[None])
+    middle, spread = (of(in_one_piece, axis=(0, 2, 3), keepdims=True) for of in (np.mean, np.std))
+
+    def ask(frames):  # random weights would prefer one class everywhere
+        return shares(3 * (logits(frames) - middle) / spread)
+
+    whole = shares(3 * (in_one_piece - middle) / spread)[0]
+    labels, sure = segment_tiled(image, Tiling((512, 512), 64, -(-net.config.context // 32) * 32), ask)
+    assert np.abs(sure - whole.max(axis=0)).max() < 1e-3
+    there = np.take_along_axis(whole, labels[None].astype(np.int64), axis=0)[0]
+    assert (whole.max(axis=0) - there).max() < 1e-3
+    assert (np.bincount(labels.ravel(), minlength=CLASSES) > 10_000).sum() > 1
 
 
 @torch.no_grad()
