@@ -7,8 +7,9 @@
 480. Theirs: torchvision's model as it comes, read with PIL, mirrored (and for segmentation resized and cropped) as in
 torchvision's `references`, SGD with momentum. Ours: what `detseg train` runs for the same, with the same optimiser,
 every layer learning on both sides, in single precision; the moving average of the weights, which theirs lacks, stays
-on. The two take turns of `--steps` steps, so that a busy machine slows both; the first step of a turn does not count. Told are
-pictures a second, their ratio, and the share of the time that a step waited for data. Exit code 1 below 1.2 times.
+on. The two take turns of `--steps` steps, so that a busy machine slows both; the first step of a turn does not count.
+Told are pictures a second, their ratio, and the share of the time that a step waited for data. Exit code 1 below 1.2
+times.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from detseg.parts.class_rows import ClassRows, with_known_classes
 from detseg.results import RawDetections
 
 
@@ -79,12 +80,16 @@ class Detector(nn.Module, ABC):
         """
         self.detect(images)
 
+    def class_rows(self) -> dict[str, ClassRows]:
+        """The layers, or single tensors, that speak of classes, and how their rows are arranged."""
+        return {}
+
     def adapted(self, state: Mapping[str, Tensor], classes: Mapping[int, int]) -> dict[str, Tensor]:
-        """The tensors of a checkpoint to start from, those changed that can be made to fit; here none.
+        """The tensors of a checkpoint to start from, those changed that can be made to fit.
 
         `classes`: the model's index of each class that the checkpoint knows, too -> the checkpoint's.
         """
-        return dict(state)
+        return with_known_classes(self, state, classes, self.class_rows())
 
     @property
     def later_stages(self) -> tuple[str, ...]:

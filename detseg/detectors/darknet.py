@@ -33,7 +33,7 @@ from detseg.checkpoints.darknet_weights import Header, Numbers, read_weights
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError, WeightsError
 from detseg.parts import darknet_layers as layers
-from detseg.parts.class_rows import with_known_classes
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.darknet_heads import BatchTruth, Head, assign
 from detseg.preprocess import Preprocess
 from detseg.results import RawDetections
@@ -99,13 +99,10 @@ class Darknet(Detector):
             "class": self.config.class_weight * classes,
         }
 
-    def adapted(self, state: Mapping[str, Tensor], classes: Mapping[int, int]) -> dict[str, Tensor]:
-        """The tensors of a checkpoint of other classes: what says where and whether stays, and classes that it knows.
-
-        The rows of the other classes are this network's own.
-        """
-        priors = {f"heads.{i}.predictor": len(head.anchors) for i, head in enumerate(self.heads)}  # type: ignore[arg-type]
-        return with_known_classes(self, state, classes, priors)
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Of each prior x, y, w, h, objectness, and then one a class."""
+        heads: Any = self.heads
+        return {f"heads.{i}.predictor.conv": ClassRows(len(head.anchors), 5) for i, head in enumerate(heads)}
 
     def _answers(self, images: Tensor) -> list[tuple[Head, Tensor]]:
         return [(head, raw) for head, raw in zip(self.heads, self(images), strict=True) if isinstance(head, Head)]

@@ -38,6 +38,7 @@ from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
 from detseg.parts.box_coder import BoxCoder
 from detseg.parts.box_heads import BoxConfig, BoxHead, BoxPredictor, RegionSampler, region_losses
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.frames import clipped, padded, sizes_of, whole_frames
 from detseg.parts.ground_truth import Truth
 from detseg.parts.grouped_settings import flat, grouped
@@ -142,7 +143,11 @@ class FastRCNN(Detector):
             if f"{name}.weight" in changed:
                 weight, bias = (changed.pop(f"{name}.{part}") for part in ("weight", "bias"))
                 changed |= {f"{name}.{part}": x for part, x in factors(weight, bias, rank).items()}
-        return changed
+        return super().adapted(changed, classes)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Those of the two sibling answers."""
+        return BoxPredictor.class_rows("predictor")
 
 
 class LowRank(nn.Sequential):

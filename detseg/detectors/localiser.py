@@ -41,6 +41,7 @@ from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
 from detseg.parts.area_pool import area_pool
 from detseg.parts.box_losses import box_loss
+from detseg.parts.class_rows import ClassRows
 from detseg.results import RawDetections
 
 BoxLoss = Literal["giou", "l2"]
@@ -91,6 +92,10 @@ class Localiser(Detector):
         last = self.head[-1]
         nn.init.normal_(last.weight, std=0.01)  # type: ignore[arg-type]
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Presence and box first."""
+        return {f"head.{len(self.head) - 1}": ClassRows(shared=5)}
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> y (N, 5 + K): presence, box and classes, all before their squashing."""

@@ -34,6 +34,7 @@ from detseg.backbones.region_maps import build_region_maps
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DataError
 from detseg.parts.box_heads import Sample
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.frames import sizes_of
 from detseg.parts.ground_truth import Truth
 from detseg.parts.grouped_settings import flat, grouped
@@ -77,6 +78,10 @@ class MaskRCNN(RegionNetwork, Detector):
         square = PoolConfig(config.mask.size, "align", config.mask.sampling, config.pool.canonical)
         self.mask_pool = RoIFeatures(config.maps.strides, square)
         self.mask_head = MaskHead(maps.channels, config.num_classes, config.mask)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Those of the two sibling answers, and the masks."""
+        return {**super().class_rows(), "mask_head.logits": ClassRows()}
 
     def detect(self, images: Tensor, sizes_hw: Tensor | None = None) -> RawDetections:
         """The objects: boxes (N, D, 4), scores (N, D, K) of which only its class has one, masks (N, D, M, M).

@@ -49,6 +49,7 @@ from detseg.detectors import rcnn_stages as stages
 from detseg.detectors.contract import Detector, Lessons, Target
 from detseg.errors import DetsegError
 from detseg.parts.box_coder import BoxCoder
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.frames import clipped, sizes_of, whole_frames
 from detseg.parts.ground_truth import Truth
 from detseg.parts.grouped_settings import flat, grouped
@@ -176,6 +177,11 @@ class RCNN(Detector):
         """See `Detector.rehearse`: as many crops as it wants proposals."""
         side, count = self.config.side, self.config.proposals.count * images.shape[0]
         self.fcs(self.pooled(images.new_zeros(count, 3, side, side)))
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """The softmax knows background, too."""
+        svms_and_boxes = dict.fromkeys(("svm_weight", "svm_bias", "box_weight", "box_bias"), ClassRows())
+        return {"logits": ClassRows(shared=1), **svms_and_boxes}
 
     def losses(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
         """Cross entropy over the crops of a batch, at most a quarter of them objects (sec. 2.3); 0 without any."""

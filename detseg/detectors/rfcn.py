@@ -44,6 +44,7 @@ from detseg.backbones.spec import Backbone, BackboneError
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
 from detseg.parts.box_coder import BoxCoder
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.frames import clipped, padded, sizes_of
 from detseg.parts.ground_truth import Truth
 from detseg.parts.grouped_settings import flat, grouped
@@ -132,6 +133,10 @@ class RFCN(Detector):
         self.head = ScoreMaps(judging.channels, config.num_classes, config.head)
         self.coder = BoxCoder(config.regions.weights)
         self.matcher = Matcher(config.regions.positive_iou, config.regions.positive_iou)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Parts of background, then of each class."""
+        return {"head.classes": ClassRows(shared=self.config.head.grid**2, each=self.config.head.grid**2)}
 
     def forward(self, images: Tensor) -> Seen:
         """(N, 3, H, W) -> `Seen`."""

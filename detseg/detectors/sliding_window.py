@@ -59,6 +59,7 @@ from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
 from detseg.parts.box_coder import BoxCoder
 from detseg.parts.box_losses import paired_iou
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.overlaps import inside_any, iou
 from detseg.parts.resampling import resampled
 from detseg.results import RawDetections
@@ -148,6 +149,11 @@ class SlidingWindow(Detector):
             backbone.features[0].channels, config.cells, (*config.hidden, outputs), config.dropout
         )
         self.coder = BoxCoder()
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Background, the classes, and what moves a box where that is learnt."""
+        last = f"head.layers.{len(self.config.hidden)}"
+        return {last: ClassRows(shared=1, after=4 * self.config.refine)}
 
     def levels(self, frame_hw: tuple[int, int]) -> list[Level]:
         """The pyramid of a frame of this size; its windows cover the frame and reach over it by less than a step."""

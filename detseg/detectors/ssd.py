@@ -51,6 +51,7 @@ from detseg.checkpoints.torchvision_ssd import read_torchvision_ssd
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
 from detseg.parts.box_coder import BoxCoder
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.default_boxes import Shapes, default_boxes, shapes_of
 from detseg.parts.hard_negatives import hard_negatives
 from detseg.parts.matcher import BACKGROUND, UNDECIDED, Matcher
@@ -144,6 +145,14 @@ class SSD(Detector):
         )
         for module in (self.tail, self.extras, self.heads):
             _initialise(module, config.lite)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Of each default box background, and then one a class."""
+        return {
+            f"heads.{i}.logits{'.3' if self.config.lite else ''}": ClassRows(len(boxes), shared=1)
+            for i, boxes in enumerate(self.config.shapes)
+            if len(boxes)
+        }
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) -> the maps that are predicted from, finest first."""

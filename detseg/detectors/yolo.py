@@ -42,7 +42,7 @@ from detseg.backbones.spec import FeatureSpec
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
 from detseg.parts.box_losses import IoUKind, paired_iou
-from detseg.parts.class_rows import with_known_classes
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.focal_loss import binary_focal_loss
 from detseg.results import RawDetections
 
@@ -117,13 +117,9 @@ class YOLO(Detector):
         for i, group in enumerate(config.anchors):
             self.register_buffer(f"anchors{i}", torch.tensor(group, dtype=torch.float32), persistent=False)
 
-    def adapted(self, state: Mapping[str, Tensor], classes: Mapping[int, int]) -> dict[str, Tensor]:
-        """The tensors of a checkpoint of other classes: what says where and whether stays, and classes that it knows.
-
-        The rows of the other classes are this network's own.
-        """
-        priors = {f"heads.{i}.predict": len(group) for i, group in enumerate(self.anchors)}
-        return with_known_classes(self, state, classes, priors)
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Of each prior x, y, w, h, objectness, and then one a class."""
+        return {f"heads.{i}.predict": ClassRows(len(group), 5) for i, group in enumerate(self.anchors)}
 
     @property
     def anchors(self) -> list[Tensor]:

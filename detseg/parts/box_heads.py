@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detseg.parts.box_coder import BoxCoder
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.ground_truth import Truth
 from detseg.parts.matcher import BACKGROUND, Matcher
 from detseg.parts.norms import BatchNorm
@@ -107,6 +108,11 @@ class BoxPredictor(nn.Module):
         for layer, std in ((self.logits, 0.01), (self.deltas, 0.001)):  # sec. 2.3
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
+
+    @staticmethod
+    def class_rows(name: str) -> dict[str, ClassRows]:
+        """How the rows of one called `name` are arranged."""
+        return {f"{name}.logits": ClassRows(shared=1), f"{name}.deltas": ClassRows(each=4)}
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(S, channels) -> logits (S, 1 + K), deltas (S, K, 4)."""

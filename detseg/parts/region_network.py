@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from detseg.errors import DetsegError
 from detseg.parts.box_coder import BoxCoder
 from detseg.parts.box_heads import BoxConfig, BoxHead, BoxPredictor, RegionSampler, Sample, StageHead, region_losses
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.frames import clipped, padded
 from detseg.parts.ground_truth import Truth
 from detseg.parts.grouped_settings import flat, grouped
@@ -125,6 +126,10 @@ class RegionNetwork(nn.Module):
         images = padded(images, max(self.config.maps.strides))
         maps: list[Tensor] = self.neck(self.backbone(images))
         return maps, self.rpn(maps, (images.shape[2], images.shape[3]))
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """Those of the two sibling answers."""
+        return BoxPredictor.class_rows("predictor")
 
     def judge(self, maps: list[Tensor], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """For each picture regions (S_i, 4) -> logits (S, 1 + K), deltas (S, K, 4), picture by picture."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from detseg.parts.class_rows import ClassRows, with_known_classes
 from detseg.parts.label_maps import LabelMaps, enlarged
 from detseg.parts.map_losses import Criterion, LossConfig
 
@@ -36,9 +37,16 @@ class Segmenter(nn.Module, ABC):
         """(N, 3, H, W) -> (N, K, H, W) logits of every pixel of the frame; traceable for export."""
         return enlarged(self.answer(images), images.shape[2:])
 
+    def class_rows(self) -> dict[str, ClassRows]:
+        """The layers, or single tensors, that speak of classes, and how their rows are arranged."""
+        return {}
+
     def adapted(self, state: Mapping[str, Tensor], classes: Mapping[int, int]) -> dict[str, Tensor]:
-        """The tensors of a checkpoint to start from, those changed that can be made to fit; see `Detector.adapted`."""
-        return dict(state)
+        """The tensors of a checkpoint to start from, those changed that can be made to fit.
+
+        `classes`: the model's index of each class that the checkpoint knows, too -> the checkpoint's.
+        """
+        return with_known_classes(self, state, classes, self.class_rows())
 
     def losses(self, images: Tensor, truth: LabelMaps) -> dict[str, Tensor]:
         """Named scalar losses, their sum is what training minimises; finite also where no pixel counts."""

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from detseg.backbones.dense_maps import UNDILATED, build_dense_backbone
 from detseg.backbones.spec import Backbone
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.grouped_settings import flat, grouped
 from detseg.parts.label_maps import enlarged
 from detseg.parts.map_configs import Pixels, configured
@@ -104,6 +105,10 @@ class DeepLab(Segmenter):
             self.auxiliary = score_head(channels[-2], classes, _AUXILIARY_DROPOUT)
             heads.append(self.auxiliary)
         initialise(*heads, *([] if self.decoder is None else [self.decoder]))
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """The scores, also of the auxiliary head."""
+        return dict.fromkeys(("scores", "auxiliary.4"), ClassRows())
 
     def answer(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K, h, w) logits: at the output stride, with a decoder at stride 4."""

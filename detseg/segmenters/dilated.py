@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from detseg.backbones.convolutional_vgg import ConvolutionalVGG
 from detseg.backbones.dense_maps import UNDILATED, build_dense_backbone
 from detseg.backbones.spec import Backbone
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.frames import padded
 from detseg.parts.grouped_settings import flat, grouped
 from detseg.parts.label_maps import enlarged
@@ -81,6 +82,15 @@ class Dilated(Segmenter):
         scores: Tensor = self.scores(self.backbone(padded(images, _CELL) if self.config.fc else images)[-1])
         return scores
 
+    def class_rows(self) -> dict[str, ClassRows]:
+        """The scores of the front end, and the context module, whose channels stand for classes one after the other."""
+        if not isinstance(self.context, ContextModule):
+            return {"scores": ClassRows()}
+        sides = pairwise([1, *self.context.widths, 1])
+        layers = [name for name, layer in self.context.named_modules() if isinstance(layer, nn.Conv2d)]
+        arranged = [ClassRows(each=outputs, inputs=inputs) for inputs, outputs in sides]
+        return {"scores": ClassRows(), **{f"context.{n}": a for n, a in zip(layers, arranged, strict=True)}}
+
     def answer(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K, h, w) logits; of a VGG they cover each pixel, H x W."""
         return self._covering(self.context(self.front_end(images)), images)
@@ -110,6 +120,7 @@ class ContextModule(nn.Module):
 
     def __init__(self, channels: int, widths: tuple[int, ...], noise: float = _NOISE) -> None:
         super().__init__()
+        self.widths = widths
         sides = [channels, *(channels * width for width in widths)]
         layers: list[nn.Module] = []
         for (inputs, outputs), dilation in zip(pairwise(sides), DILATIONS, strict=True):

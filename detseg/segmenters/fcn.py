@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from detseg.backbones.convolutional_vgg import ConvolutionalVGG
 from detseg.backbones.dense_maps import UNDILATED, build_dense_backbone
 from detseg.backbones.spec import Backbone
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.frames import padded
 from detseg.parts.grouped_settings import flat, grouped
 from detseg.parts.label_maps import enlarged
@@ -100,6 +101,13 @@ class FCN(Segmenter):
         for head in heads:
             if isinstance(head, nn.Conv2d):
                 nn.init.zeros_(head.weight)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """The scores of each map, and what enlarges them."""
+        last = ".4" if self.config.hidden else ""
+        scores = [*(f"scores.{i}{last}" for i in range(len(self.scores))), "auxiliary.4"]
+        larger = (f"larger.{i}" for i in range(len(self.larger)))
+        return {**dict.fromkeys(scores, ClassRows()), **dict.fromkeys(larger, ClassRows(inputs=1))}
 
     def answer(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K, h, w) logits; where maps are fused they cover each pixel, H x W."""

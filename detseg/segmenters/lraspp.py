@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from detseg.backbones.dense_maps import UNDILATED, build_dense_backbone
 from detseg.backbones.spec import Backbone
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.grouped_settings import flat, grouped
 from detseg.parts.label_maps import enlarged
 from detseg.parts.map_configs import Pixels, configured
@@ -69,6 +70,10 @@ class LRASPP(Segmenter):
         self.scores = nn.Conv2d(config.width, config.num_classes, 1)
         self.low_scores = nn.Conv2d(low, config.num_classes, 1)
         initialise(self.high, self.gate, self.scores, self.low_scores)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """The scores of both maps."""
+        return dict.fromkeys(("scores", "low_scores"), ClassRows())
 
     def answer(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K, h, w) logits on the grid of the finer map."""

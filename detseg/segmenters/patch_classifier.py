@@ -40,6 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detseg.backbones.spec import Backbone, FeatureSpec, Stage
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.grouped_settings import flat, grouped
 from detseg.parts.label_maps import IGNORE, LabelMaps, enlarged
 from detseg.parts.map_configs import Pixels, configured
@@ -118,6 +119,10 @@ class PatchClassifier(Segmenter):
     def dense(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K, h, w): every `stride`-th window that lies in it, from the top left, in one pass."""
         return self.judge(*self.backbone.dense(images, self.config.stride))
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """The last layer."""
+        return {f"layers.{len(self.layers) - 1}": ClassRows()}
 
     def answer(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K, H, W)."""

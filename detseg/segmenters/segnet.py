@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from detseg.backbones.spec import Backbone, BackboneError, FeatureSpec, Stage, stage_index
 from detseg.backbones.torchvision_zoo import TorchvisionBackbone
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.grouped_settings import flat, grouped
 from detseg.parts.map_configs import Pixels, configured
 from detseg.parts.map_losses import LossConfig
@@ -65,6 +66,10 @@ class SegNet(Segmenter):
         for layer in self.decoder.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """The scores."""
+        return {"scores": ClassRows()}
 
     def answer(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K, H, W) logits."""

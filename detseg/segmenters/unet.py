@@ -42,6 +42,7 @@ from torch import Tensor, nn
 
 from detseg.backbones.catalog import build_backbone
 from detseg.backbones.spec import Backbone, FeatureSpec, Stage
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.grouped_settings import flat, grouped
 from detseg.parts.map_configs import Pixels, configured
 from detseg.parts.map_losses import LossConfig
@@ -101,6 +102,10 @@ class ValidUNet(Segmenter):
             self.larger.append(nn.ConvTranspose2d(coarse, fine, 2, stride=2))
             self.up.append(valid_convolutions(2 * fine, fine))
         self.classes = nn.Conv2d(channels[0], config.num_classes, 1)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """The last layer."""
+        return {"classes": ClassRows()}
 
     def answer(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K, H, W): the frame mirrored at its borders, as one tile (fig. 2)."""
@@ -191,6 +196,10 @@ class UNet(Segmenter):
             self.up.append(Convolutions(skip + x, width, config.separable))
             x = width
         self.classes = nn.Conv2d(x, config.num_classes, 1)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """The last layer."""
+        return {"classes": ClassRows()}
 
     def answer(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K, h, w) of the size of the finest skip."""

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from detseg.backbones.catalog import build_backbone
 from detseg.backbones.spec import Backbone
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.grouped_settings import flat, grouped
 from detseg.parts.map_configs import Pixels, configured
 from detseg.parts.map_losses import LossConfig
@@ -80,6 +81,10 @@ class UNetPlusPlus(Segmenter):
                 self.larger[f"{i}_{j}"] = Larger(below, config.upsampling)
                 self.nodes[f"{i}_{j}"] = Convolutions(own + (j - 1) * width + below, width, config.separable)
         self.classes = nn.ModuleList(nn.Conv2d(config.widths[0], config.num_classes, 1) for _ in range(self.deepest))
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """The last layer of each depth."""
+        return {f"classes.{i}": ClassRows() for i in range(self.deepest)}
 
     def answer(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K, h, w) of the size of X^{0,0}."""

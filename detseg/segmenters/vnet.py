@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from detseg.backbones.spec import Backbone, FeatureSpec, Stage
+from detseg.parts.class_rows import ClassRows
 from detseg.parts.grouped_settings import flat, grouped
 from detseg.parts.map_configs import Pixels, configured
 from detseg.parts.map_losses import LossConfig
@@ -74,6 +75,10 @@ class VNet(Segmenter):
             x = 2 * spec.channels
             self.up.append(ResidualStage(x, x, count, config))
         self.classes = nn.Conv2d(x, config.num_classes, 1)
+
+    def class_rows(self) -> dict[str, ClassRows]:
+        """The last layer."""
+        return {"classes": ClassRows()}
 
     def answer(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K, H, W)."""
