@@ -57,6 +57,8 @@ SETTINGS = [
      ["--augment", "strong", "--mosaic", "0.5", "--mixup", "0.5", "--turns", "--flip-vertical"]),
     ({"augment": "none", "fit": "stretch"}, ["--augment", "none", "--fit", "stretch"]),
     ({"layout": "patches", "mosaic": 0.0}, ["--layout", "patches", "--mosaic", "0"]),
+    ({"rotate": 20, "copy_paste": 1.0, "augment": "light"},
+     ["--rotate", "20", "--copy-paste", "1", "--augment", "light"]),
 ]  # fmt: skip
 
 
