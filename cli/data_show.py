@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import data_arguments, options
+from detseg.errors import DataError
+
+from . import data_arguments, options, train
 from .exits import Exit
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     from detseg.annotations import AnnotationSet, Categories
     from detseg.annotations.semantic import SemanticSet
+    from detseg.training.data import FrameSet
     from detseg.writers.truth_scene import Scene
 
 _EPILOG = """\b
@@ -25,6 +29,11 @@ Examples:
   detseg data show shapes/
   detseg data show VOC2012/ --class cat --split val --count 60
   detseg data show camvid/ --out look/
+  detseg data show shapes/ --augment strong --imgsz 416
+  detseg data show shapes/ --config runs/train/exp/config.yaml --epoch 3
+
+With --augment, --config or another setting of training, what is shown are the frames that `detseg train` would make
+with the same settings and seed, of the pictures that it would learn from.
 
 Written are truth.html, one file that needs nothing else, and truth.jpg, a contact sheet."""
 
@@ -36,8 +45,20 @@ _SIDE = 512  # pixels: the longer side of an embedded picture
 @data_arguments.split()
 @click.option("--class", "label", help="Only pictures with this class.")
 @click.option("--count", type=click.IntRange(1, 500), default=24, show_default=True, help="How many pictures.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Other pictures.")
+@click.option("--seed", type=click.IntRange(0), default=None, help="Other pictures, other frames.  [default: 0]")
 @click.option("--maps", is_flag=True, help="Label maps, where a data set has objects too.")
+@train.of_pictures
+@click.option(
+    "--imgsz",
+    cls=options.Option,
+    aliases=("--img", "--img-size"),
+    type=click.IntRange(32),
+    default=None,
+    help="Frame side.  [default: the model's]",
+)
+@click.option("-m", "--model", default=None, help="Model whose usual settings count.  [default: yolo]")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="config.yaml of a run, its settings.")
+@click.option("--epoch", type=click.IntRange(1), default=None, help="Frames of this epoch of training.  [default: 1]")
 @options.run_folder("show")
 @options.json_output("Print what was written as JSON on stdout.")
 @options.quiet
@@ -46,7 +67,7 @@ def command(
     split: str | None,
     label: str | None,
     count: int,
-    seed: int,
+    seed: int | None,
     maps: bool,
     out: Path | None,
     project: Path,
@@ -54,6 +75,9 @@ def command(
     exist_ok: bool,
     as_json: bool,
     quiet: bool,
+    config_file: Path | None,
+    epoch: int | None,
+    **given: Any,
 ) -> Exit:
     """Pictures of a data set with their boxes, outlines and label maps, as a page and as a contact sheet.
 
@@ -67,13 +91,22 @@ def command(
 
     from .run_folder import choose
 
-    shown = _load(data, split, maps)
+    settings = {key: value for key, value in given.items() if value is not None}
+    frames = _frames(data, split, maps, seed, config_file, settings) if settings or config_file or epoch else None
+    shown = _load(data, split, maps) if frames is None else frames.truth
     has = _classes(shown)
     wanted = None if label is None else _class_index(label, shown.categories)
-    chosen = _choose(has, wanted, count, seed)
-    scenes, failed = _scenes(shown, chosen, quiet)
+    chosen = _choose(has, wanted, count, seed or 0)
+    if frames is None:
+        scenes, failed = _scenes(lambda i: _scene(shown, i), chosen, quiet)
+    else:
+        scenes, failed = _scenes(_of_frames(frames, (epoch or 1) - 1), chosen, quiet)
     folder = choose(out, project, name, reuse=exist_ok)
     how = f"with the class {label}, by chance" if label is not None else "by chance, rare classes first"
+    if frames is not None:
+        told = [f"{name.replace('_', '-')} {value}" for name, value in settings.items()]
+        told = [f"the settings of {config_file}", *told] if config_file else told
+        how = "; ".join([f"{how}: frames of epoch {epoch or 1} of training {frames.config.model}", *told])
     about = About(str(data), split, len(shown), f"chosen {how}", failed)
     page, sheet = folder / "truth.html", folder / "truth.jpg"
     files.write_text(page, truth_page(scenes, shown.categories, about))
@@ -82,9 +115,44 @@ def command(
     return Exit.SOME_FAILED if failed else Exit.OK
 
 
+def _frames(
+    data: Path, split: str | None, maps: bool, seed: int | None, config_file: Path | None, settings: dict[str, Any]
+) -> FrameSet[Any]:
+    """The training frames of these settings. Raises DetsegError for settings, and DataError for data."""
+    from detseg import catalog
+    from detseg.errors import DetsegError
+    from detseg.training import preview
+    from detseg.training.config import TrainConfig
+
+    values = {**settings, "data": str(data)} | ({"split": split} if split else {})
+    values |= {} if seed is None else {"seed": seed}
+    if maps and "model" not in values and config_file is None:
+        values["model"] = "fcn"  # of those that learn from label maps the first: its settings are the usual ones
+    config = TrainConfig.load(config_file, **values) if config_file else TrainConfig.checked(values, "options")
+    if maps and catalog.entry(config.model).task != "segment":
+        raise DetsegError(f"{config.model} learns from objects; leave --maps out, or name a segmenter with --model")
+    return preview.frame_set(config)
+
+
+def _of_frames(frames: FrameSet[Any], epoch: int) -> Callable[[int], Scene]:
+    """What shows the frame of a picture."""
+    from detseg.training import preview
+
+    orders = preview.tickets(frames, epoch)
+
+    def scene(index: int) -> Scene:
+        if index not in orders:
+            raise DataError(f"{frames.truth.image_files[index]}: has no place in the batches of this epoch")
+        sample, files, errors = frames[orders[index]]
+        if sample is None:
+            raise errors[0]
+        return preview.scene(frames, sample, files, _SIDE)
+
+    return scene
+
+
 def _load(data: Path, split: str | None, maps: bool) -> AnnotationSet | SemanticSet:
     from detseg.annotations import load, load_label_maps
-    from detseg.errors import DataError
 
     if maps:
         return load_label_maps(data, split)
@@ -102,7 +170,6 @@ def _classes(shown: AnnotationSet | SemanticSet) -> NDArray[np.bool_]:
     import numpy as np
 
     from detseg.annotations import AnnotationSet
-    from detseg.errors import DataError
 
     has = np.zeros((len(shown), len(shown.categories)), np.bool_)
     if isinstance(shown, AnnotationSet):
@@ -118,8 +185,6 @@ def _classes(shown: AnnotationSet | SemanticSet) -> NDArray[np.bool_]:
 
 
 def _class_index(label: str, categories: Categories) -> int:
-    from detseg.errors import DataError
-
     by_case = {name.casefold(): index for index, name in enumerate(categories.names)}
     index = categories.index_of_name.get(label, by_case.get(label.casefold()))
     if index is None:
@@ -147,20 +212,25 @@ def _choose(has: NDArray[np.bool_], wanted: int | None, count: int, seed: int) -
     return sorted(chosen)
 
 
-def _scenes(shown: AnnotationSet | SemanticSet, chosen: list[int], quiet: bool) -> tuple[list[Scene], list[str]]:
-    """The pictures that can be shown, and what is wrong with the others."""
+def _scene(shown: AnnotationSet | SemanticSet, index: int) -> Scene:
     from detseg.annotations import AnnotationSet
-    from detseg.errors import DataError, ImageError
     from detseg.writers.truth_scene import scene_of_map, scene_of_objects
+
+    if isinstance(shown, AnnotationSet):
+        return scene_of_objects(shown, index, _SIDE)
+    return scene_of_map(shown, index, _SIDE)
+
+
+def _scenes(show: Callable[[int], Scene], chosen: list[int], quiet: bool) -> tuple[list[Scene], list[str]]:
+    """The pictures that can be shown, and what is wrong with the others."""
+    from detseg.errors import ImageError
 
     from .progress import track
 
     scenes, failed = [], []
     for i in track(chosen, "drawing", quiet=quiet):
         try:
-            scenes.append(
-                scene_of_objects(shown, i, _SIDE) if isinstance(shown, AnnotationSet) else scene_of_map(shown, i, _SIDE)
-            )
+            scenes.append(show(i))
         except (ImageError, DataError) as error:
             failed.append(str(error))
     if not scenes:

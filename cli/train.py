@@ -42,6 +42,32 @@ def _setting(*names: str, type: Any, help: str, aliases: tuple[str, ...] = ()) -
 
 
 _UNIT = click.FloatRange(0, 1)
+OF_PICTURES = (  # what alters training pictures; `data show` takes it too
+    _setting("--augment", type=click.Choice(["none", "light", "standard", "strong"]), help="[default: standard]"),
+    _setting("--layout", type=click.Choice(["jitter", "patches", "crops"]),
+             help="Pictures laid in at random scale and place, or SSD's zoom-out and patches, or parts that fill the "
+             "frame.  [default: the model's]"),
+    _setting("--border-weight", type=click.FloatRange(0),
+             help="Weight of the pixels between near objects of label maps; 10 in U-Net's paper.  [default: 0]"),
+    _setting("--fit", type=click.Choice(["letterbox", "stretch", "shorter"]),
+             help="Pictures keep their shape in the frame, or fill it, or the frame takes their shape and --imgsz is "
+             "the shorter side.  [default: the model's]"),
+    _setting("--flip/--no-flip", "flip_horizontal", type=bool, help="Mirror left to right.  [default: yes]"),
+    _setting("--flip-vertical/--no-flip-vertical", type=bool, help="Also mirror top to bottom.  [default: no]"),
+    _setting("--turns/--no-turns", type=bool,
+             help="Also turn by 90 degrees: microscopes, pictures from above.  [default: no]"),
+    _setting("--rotate", type=click.FloatRange(0, 180), aliases=("--degrees",),
+             help="Also turn by up to so many degrees either way.  [default: 0]"),
+    _setting("--hsv", type=click.FloatRange(0, 4), help="Shifts of colour, times the usual ones.  [default: 1]"),
+    _setting("--jitter", type=click.FloatRange(0, 3), help="Range of scales, times the usual one.  [default: 1]"),
+    _setting("--mosaic", type=_UNIT, help="Share of frames made of four pictures.  [default: 0.5; SSD 0]"),
+    _setting("--mixup", type=_UNIT, help="Share of frames made of two frames blended.  [default: 0]"),
+    _setting("--copy-paste", type=_UNIT,
+             help="Share of frames with objects of another pasted in, where objects have outlines.  [default: 0]"),
+    _setting("--plain-epochs", type=_UNIT, help="Last share of the epochs without these three.  [default: 0.15]"),
+    _setting("--multi-scale", type=_UNIT,
+             help="Frames between 1 - x and 1 + x times --imgsz.  [default: 0.2; SSD 0]"),
+)  # fmt: skip
 _SETTINGS = (
     _setting("-m", "--model", type=str, help="Model of `detseg models`.  [default: that of --weights, else yolo]"),
     _setting("--split", type=str, help="Pictures to train on.  [default: train, where there is such a list]"),
@@ -67,26 +93,7 @@ _SETTINGS = (
     _setting("--freeze", "freeze_stages", type=click.IntRange(0), aliases=("--freeze-stages",),
              help="Stages of the backbone that do not learn.  [default: 2]"),
     _setting("--freeze-bn/--learn-bn", type=bool, help="Batch norms of the backbone.  [default: freeze]"),
-    _setting("--augment", type=click.Choice(["none", "light", "standard", "strong"]), help="[default: standard]"),
-    _setting("--layout", type=click.Choice(["jitter", "patches", "crops"]),
-             help="Pictures laid in at random scale and place, or SSD's zoom-out and patches, or parts that fill the "
-             "frame.  [default: the model's]"),
-    _setting("--border-weight", type=click.FloatRange(0),
-             help="Weight of the pixels between near objects of label maps; 10 in U-Net's paper.  [default: 0]"),
-    _setting("--fit", type=click.Choice(["letterbox", "stretch", "shorter"]),
-             help="Pictures keep their shape in the frame, or fill it, or the frame takes their shape and --imgsz is "
-             "the shorter side.  [default: the model's]"),
-    _setting("--flip/--no-flip", "flip_horizontal", type=bool, help="Mirror left to right.  [default: yes]"),
-    _setting("--flip-vertical/--no-flip-vertical", type=bool, help="Also mirror top to bottom.  [default: no]"),
-    _setting("--turns/--no-turns", type=bool,
-             help="Also turn by 90 degrees: microscopes, pictures from above.  [default: no]"),
-    _setting("--hsv", type=click.FloatRange(0, 4), help="Shifts of colour, times the usual ones.  [default: 1]"),
-    _setting("--jitter", type=click.FloatRange(0, 3), help="Range of scales, times the usual one.  [default: 1]"),
-    _setting("--mosaic", type=_UNIT, help="Share of frames made of four pictures.  [default: 0.5; SSD 0]"),
-    _setting("--mixup", type=_UNIT, help="Share of frames made of two frames blended.  [default: 0]"),
-    _setting("--plain-epochs", type=_UNIT, help="Last share of the epochs without both.  [default: 0.15]"),
-    _setting("--multi-scale", type=_UNIT,
-             help="Frames between 1 - x and 1 + x times --imgsz.  [default: 0.2; SSD 0]"),
+    *OF_PICTURES,
     _setting("--precision", type=click.Choice(["32-true", "bf16-mixed", "16-mixed"]), help="[default: 32-true]"),
     _setting("--eval-every", type=click.IntRange(1), help="Epochs between validations.  [default: 5]"),
     _setting("--patience", type=click.IntRange(0),
@@ -94,6 +101,13 @@ _SETTINGS = (
     _setting("--workers", type=click.IntRange(0), help="Processes that make training frames.  [default: 1]"),
     _setting("--seed", type=int, help="[default: 0]"),
 )  # fmt: skip
+
+
+def of_pictures(function: Any) -> Any:
+    """The settings that alter training pictures, each None where it is not given."""
+    for decorate in reversed(OF_PICTURES):
+        function = decorate(function)
+    return function
 
 
 def _settings(function: Any) -> Any:

@@ -127,6 +127,16 @@ def mixed(first: Sample, second: Sample, rng: Generator, *, concentration: float
     return merge(np.rint(blend).astype(np.uint8), [first, second])
 
 
+def mirrored(sample: Sample) -> Sample:
+    """The picture and its objects, left to right."""
+    h, w = sample.image.shape[:2]
+    boxes = np.stack([w - sample.boxes[:, 2], sample.boxes[:, 1], w - sample.boxes[:, 0], sample.boxes[:, 3]], axis=1)
+    masks = None if sample.masks is None else sample.masks.mirrored((h, w), x=True, y=False)
+    label_map = None if sample.label_map is None else np.ascontiguousarray(sample.label_map[:, ::-1])
+    image = np.ascontiguousarray(sample.image[:, ::-1])
+    return replace(sample, image=image, boxes=boxes.astype(np.float32), masks=masks, label_map=label_map)
+
+
 def turned(sample: Sample, quarters: int) -> Sample:
     """The picture and its objects turned counter-clockwise by `quarters` times 90 degrees."""
     image, boxes, masks, label_map = sample.image, sample.boxes, sample.masks, sample.label_map

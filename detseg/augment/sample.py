@@ -113,7 +113,7 @@ def lay(
     moved = sample.boxes * np.array([sx, sy, sx, sy], np.float32) + np.array([ox, oy, ox, oy], np.float32)
     masks = None if sample.masks is None else sample.masks.moved(scale_xy, offset_xy, (left, top, right, bottom))
     sample = replace(sample, image=frame, boxes=moved, masks=masks, label_map=label_map)
-    return _seen(sample, inside)
+    return seen(sample, inside)
 
 
 def _drawn(
@@ -128,7 +128,8 @@ def _drawn(
     return drawn
 
 
-def _seen(sample: Sample, window: Window) -> Sample:
+def seen(sample: Sample, window: Window) -> Sample:
+    """Boxes cut to the window; what is hardly visible is ignored, what is not visible is gone. Masks are not cut."""
     bounds = np.array([[window.x0, window.y0], [window.x1, window.y1]], np.float32)
     cut = np.concatenate([np.clip(sample.boxes[:, :2], *bounds), np.clip(sample.boxes[:, 2:], *bounds)], axis=1)
     whole = np.maximum(box_geometry.area(sample.boxes), 1e-6)

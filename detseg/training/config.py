@@ -43,12 +43,14 @@ class TrainConfig(BaseModel):
     flip_horizontal: bool = True
     flip_vertical: bool = False
     turns: bool = False  # by 90, 180 and 270 degrees: with a flip all eight symmetries, for pictures without an upside
+    rotate: float = Field(0.0, ge=0, le=180)  # degrees: the most that a picture is turned either way
     hsv: float = Field(1.0, ge=0, le=4)  # times the recipe's shifts of hue, saturation and brightness
     jitter: float = Field(1.0, ge=0, le=3)  # times the usual range of scales and aspects, of their logarithms
     mosaic: float = Field(0.5, ge=0, le=1)  # share of training frames made of four pictures
     mixup: float = Field(0.0, ge=0, le=1)  # share of training frames that are two frames blended
+    copy_paste: float = Field(0.0, ge=0, le=1)  # share of training frames with objects pasted in, by their masks
     border_weight: float = Field(0.0, ge=0)  # of pixels between near objects of a label map; 10 in U-Net's paper
-    plain_epochs: float = Field(0.15, ge=0, le=1)  # last share of the run without mosaic and mixup
+    plain_epochs: float = Field(0.15, ge=0, le=1)  # last share of the run without mosaic, mixup, copy-paste
 
     epochs: int = Field(60, ge=1)
     batch: int = Field(16, ge=1)
@@ -79,6 +81,11 @@ class TrainConfig(BaseModel):
             return values
         entry = catalog.entry(name)
         return {"imgsz": entry.imgsz, "backbone": entry.backbone, **entry.training, **values}
+
+    @property
+    def plain_from(self) -> int:
+        """The first epoch, from 0, whose frames are neither mosaics nor blended nor pasted into."""
+        return round(self.epochs * (1 - self.plain_epochs))
 
     @property
     def frame_hw(self) -> tuple[int, int]:

@@ -23,13 +23,15 @@ from detseg.annotations import AnnotationSet
 from detseg.annotations.object_masks import BACKGROUND_NAMES
 from detseg.annotations.semantic import IGNORE, SemanticSet
 from detseg.augment.border_weights import border_weights
+from detseg.augment.copy_paste import pasted
 from detseg.augment.cutouts import Cutouts
-from detseg.augment.layouts import cropped, jittered, mixed, mosaic, turned
+from detseg.augment.layouts import cropped, jittered, mirrored, mixed, mosaic, turned
 from detseg.augment.patches import patched
 from detseg.augment.recipes import Recipe
+from detseg.augment.rotation import rotated
 from detseg.augment.sample import Sample, parted, with_proposals
 from detseg.detectors.contract import Target
-from detseg.errors import DataError, ImageError
+from detseg.errors import DataError, DetsegError, ImageError
 from detseg.images import ImageFile, read_image
 from detseg.parts.label_maps import LabelMaps
 from detseg.preprocess import Placement, Preprocess
@@ -116,6 +118,8 @@ class FrameSet(Dataset[Any], ABC, Generic[Truth]):
         errors: list[ImageError] = []
         chosen: list[int] = []
         frame = self._frame(ticket.picture, ticket, rng, chosen, errors)
+        if frame is not None and self._pastes(ticket) and rng.random() < self.config.copy_paste:
+            frame = self._pasted(frame, ticket, rng, chosen, errors)
         if ticket.mixup:
             other = self._frame(int(rng.integers(len(self.truth))), ticket, rng, chosen, errors)
             if frame is not None and other is not None:
@@ -139,9 +143,31 @@ class FrameSet(Dataset[Any], ABC, Generic[Truth]):
             except ImageError as error:
                 errors.append(error)
         chosen += wanted
+        if self.config.rotate and self.config.augment != "none":
+            reach = self.config.rotate
+            samples = [rotated(sample, float(rng.uniform(-reach, reach))) for sample in samples]
         if self.config.turns and self.config.augment != "none":
             samples = [turned(sample, int(rng.integers(4))) for sample in samples]
         return self._lay(samples, ticket, rng) if samples else None
+
+    def _pastes(self, ticket: Ticket) -> bool:
+        """Whether objects may be pasted into this frame."""
+        config = self.config
+        return bool(config.copy_paste) and config.augment != "none" and ticket.epoch < config.plain_from
+
+    def _pasted(
+        self, frame: Sample, ticket: Ticket, rng: np.random.Generator, chosen: list[int], errors: list[ImageError]
+    ) -> Sample:
+        """The frame with objects of one other picture, which is laid into a frame of its own, mirrored or not."""
+        alone = ticket._replace(mosaic=False)
+        index = int(rng.integers(max(1, len(self.truth) - 1)))
+        index += index >= ticket.picture and len(self.truth) > 1  # another picture than its own, where there is one
+        source = self._frame(index, alone, rng, chosen, errors)
+        if source is None:
+            return frame
+        if self.config.flip_horizontal and rng.random() < 0.5:
+            source = mirrored(source)
+        return pasted(frame, source, rng)
 
     def _lay(self, samples: list[Sample], ticket: Ticket, rng: np.random.Generator) -> Sample:
         strength = self.config.jitter
@@ -188,7 +214,8 @@ class FrameSet(Dataset[Any], ABC, Generic[Truth]):
 class TrainingSet(FrameSet[AnnotationSet]):
     """Pictures and their objects; `masks`: samples hold masks too.
 
-    `proposer`: samples hold proposals among their boxes (`augment.sample.with_proposals`).
+    `proposer`: samples hold proposals among their boxes (`augment.sample.with_proposals`). Where masks are known they
+    also serve to alter pictures, whoever learns from them. Raises DetsegError where objects cannot be pasted.
     """
 
     def __init__(
@@ -203,6 +230,17 @@ class TrainingSet(FrameSet[AnnotationSet]):
         super().__init__(truth, config, preprocess)
         self.masks = masks
         self.proposer = proposer
+        if config.copy_paste and (proposer is not None or not truth.outlines.any):
+            lacking = (
+                f"{config.data} has no outlines of objects" if proposer is None else "nothing proposes what is pasted"
+            )
+            raise DetsegError(f"objects are pasted by their outlines, and {lacking}; leave --copy-paste out")
+        helped = bool(config.rotate or config.copy_paste) and proposer is None and truth.outlines.any
+        self._reads_masks = masks or helped
+
+    def __getitem__(self, ticket: Ticket) -> tuple[Sample | None, list[str], list[ImageError]]:
+        sample, files, errors = super().__getitem__(ticket)
+        return sample if sample is None or self.masks else replace(sample, masks=None), files, errors
 
     def read(self, index: int) -> Sample:
         """The picture and its truth as they are. Raises ImageError."""
@@ -214,7 +252,7 @@ class TrainingSet(FrameSet[AnnotationSet]):
             self.truth.boxes[rows].astype(np.float32),
             self.truth.labels[rows],
             self.truth.ignored[rows],
-            self._cutouts(index, image_hw) if self.masks else None,
+            self._cutouts(index, image_hw) if self._reads_masks else None,
         )
         if self.proposer is None:
             return sample
@@ -234,6 +272,8 @@ class MapSet(FrameSet[SemanticSet]):
 
     def __init__(self, truth: SemanticSet, config: TrainConfig, preprocess: Preprocess) -> None:
         super().__init__(truth, config, preprocess)
+        if config.copy_paste:
+            raise DetsegError(f"{config.model} learns from label maps, which know no objects; leave --copy-paste out")
         self.background = _background(truth) if config.border_weight else 0
 
     def __getitem__(self, ticket: Ticket) -> tuple[Sample | None, list[str], list[ImageError]]:
