@@ -13,10 +13,11 @@ import click
 
 from detseg.errors import DetsegError
 
-from . import options
+from . import options, train_resume
 from .exits import Exit
 from .progress import Progress, track
 from .run_folder import choose
+from .tables import printable
 
 if TYPE_CHECKING:
     from detseg.training.loop import EpochDone, StepDone
@@ -91,6 +92,8 @@ _SETTINGS = (
     _setting("--eval-every", type=click.IntRange(1), help="Epochs between validations.  [default: 5]"),
     _setting("--patience", type=click.IntRange(0),
              help="Validations without gain before the end; 0: all epochs.  [default: 0]"),
+    _setting("--checkpoint-every", type=click.IntRange(0),
+             help="Optimiser steps between states saved within an epoch; 0: only at its end.  [default: 0]"),
     _setting("--workers", type=click.IntRange(0), help="Processes that make training frames.  [default: 1]"),
     _setting("--seed", type=int, help="[default: 0]"),
 )  # fmt: skip
@@ -120,6 +123,7 @@ def _settings(function: Any) -> Any:
     help="config.yaml of an earlier run; other options take precedence.",
 )
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Folder of a run to go on with.")
+@click.option("--force", is_flag=True, help="Resume even with other settings or data than the run began with.")
 @options.device()
 @options.run_folder("train")
 @options.quiet
@@ -129,6 +133,7 @@ def command(
     model_options: tuple[str, ...],
     config_file: Path | None,
     resume: Path | None,
+    force: bool,
     device: str,
     out: Path | None,
     project: Path,
@@ -145,14 +150,15 @@ def command(
     from detseg.training.config import TrainConfig
     from detseg.training.setup import prepare
 
+    values = {key: value for key, value in given.items() if value is not None}
+    values |= {"device": device} if device != "auto" else {}
+    values |= _data(data or data_option, needed=config_file is None and resume is None)
+    values |= _special(values, model_options)
     if resume is not None:
+        _expect_nothing_against_resuming(config_file, out, name)
         folder = resume
-        config = TrainConfig.load(_config_of(resume))
+        config = train_resume.resumed_config(resume, values, force=force)
     else:
-        values = {key: value for key, value in given.items() if value is not None}
-        values |= {"device": device} if device != "auto" else {}
-        values |= _data(data or data_option, needed=config_file is None)
-        values |= _special(values, model_options)
         values = values if config_file else {**_as_its_weights(values), **values}
         config = TrainConfig.load(config_file, **values) if config_file else TrainConfig.checked(values, "options")
         folder = choose(out, project, name, reuse=exist_ok, make=False)
@@ -161,22 +167,25 @@ def command(
         prepared = prepare(config, _command_line(resume), download.progress)
     if resume is None:
         folder = choose(out, project, name, reuse=exist_ok)
-        config.save(folder / "config.yaml")
+    else:
+        train_resume.expect_same_data(resume, prepared, force=force)
+    config.save(folder / "config.yaml")
     if not quiet:
         _introduce(prepared, folder)
     return _run(prepared, folder, quiet)
 
 
+def _expect_nothing_against_resuming(config_file: Path | None, out: Path | None, name: str | None) -> None:
+    for option, value in (("--config", config_file), ("--out", out), ("--name", name)):
+        if value is not None:
+            raise click.UsageError(f"a resumed run has its own folder and configuration; leave {option} out")
+
+
 def _expect_no_run(folder: Path) -> None:
-    if (folder / "state.pt").exists():
+    from detseg.training.folder import state_file
+
+    if state_file(folder).exists():
         raise DetsegError(f"{folder}: holds a run already; go on with --resume {folder}, or choose another folder")
-
-
-def _config_of(run: Path) -> Path:
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise DetsegError(f"{run}: no run to resume: it has no config.yaml")
-    return path
 
 
 def _data(data: str | None, *, needed: bool) -> dict[str, str]:
@@ -227,13 +236,11 @@ def _as_its_weights(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _command_line(resume: Path | None) -> str:
-    """What started the run: of a resumed one, the words that its checkpoints remember."""
-    last = resume / "weights" / "last.safetensors" if resume is not None else None
-    if last is not None and last.is_file():
-        from detseg.checkpoints import read_card
+    """What started the run: of a resumed one, the words that its state remembers."""
+    from detseg.training.folder import origin_of_run
 
-        return str(read_card(last).training["command"])
-    return shlex.join(["detseg", *sys.argv[1:]])
+    began = origin_of_run(resume) if resume is not None else None
+    return shlex.join(["detseg", *sys.argv[1:]]) if began is None else str(began["command"])
 
 
 def _introduce(prepared: Prepared, folder: Path) -> None:
@@ -305,14 +312,14 @@ def _run(prepared: Prepared, folder: Path, quiet: bool) -> Exit:
         preprocess=prepared.card.preprocess,
         data=prepared.data,
         config=config,
-        folder=RunFolder(folder, prepared.card),
+        folder=RunFolder(folder, prepared.card, prepared.origin),
         validate=train_validation.of(prepared),
         report=bar,
     )
     try:
         state = trainer.run()
     except KeyboardInterrupt:
-        click.echo(f"the epochs and stages that ended are kept; go on with: detseg train --resume {folder}", err=True)
+        click.echo(f"what was done is kept; go on with: detseg train --resume {folder}", err=True)
         raise
     if not bar.epochs_seen + bar.stages_seen:
         click.echo("the run was finished already", err=True)
@@ -320,10 +327,10 @@ def _run(prepared: Prepared, folder: Path, quiet: bool) -> Exit:
     click.echo(
         f"best {train_validation.decisive_name(prepared)} {state.best:.3f} after epoch {state.best_epoch}: {best}"
     )
-    if bar.unreadable:
-        click.echo(f"{len(bar.unreadable)} pictures could not be read and were left out:", err=True)
-        click.echo("\n".join(f"  {line}" for line in sorted(bar.unreadable)[:10]), err=True)
-    return Exit.SOME_FAILED if bar.unreadable else Exit.OK
+    if state.unreadable:
+        click.echo(f"{len(state.unreadable)} pictures could not be read and were left out:", err=True)
+        click.echo("\n".join(printable(f"  {path}: {cause}") for path, cause in state.unreadable[:10]), err=True)
+    return Exit.SOME_FAILED if state.unreadable else Exit.OK
 
 
 def _search(prepared: Prepared, quiet: bool) -> None:
@@ -368,7 +375,6 @@ class _Bar:
 
     def __init__(self, epochs: int, quiet: bool) -> None:
         self.epochs, self.quiet = epochs, quiet
-        self.unreadable: set[str] = set()
         self.epochs_seen = self.stages_seen = 0
         self._bar: Progress | None = None
 
@@ -384,7 +390,7 @@ class _Bar:
         if self._bar is None:
             label = f"epoch {event.epoch + 1}/{self.epochs}"
             self._bar = Progress(label, event.steps, unit="steps", quiet=self.quiet).__enter__()
-        self._bar.advance(note=f"loss {event.loss:.3f}")
+        self._bar.advance(event.step - self._bar.done, note=f"loss {event.loss:.3f}")
 
     def _stage(self, event: Any) -> None:
         if self._bar is None:
@@ -400,7 +406,6 @@ class _Bar:
             self._bar.__exit__(None, None, None)
             self._bar = None
         self.epochs_seen += 1
-        self.unreadable |= {str(error) for error in event.unreadable}
         if self.quiet:
             return
         losses = ", ".join(f"{name} {value:.3f}" for name, value in event.losses.items())

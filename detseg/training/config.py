@@ -67,6 +67,7 @@ class TrainConfig(BaseModel):
 
     eval_every: int = Field(5, ge=1)
     patience: int = Field(0, ge=0)  # evaluations without a better AP before the run stops; 0: never
+    checkpoint_every: int = Field(0, ge=0)  # optimiser steps between saved states; 0: at the end of epochs only
     workers: int = Field(1, ge=0)
     device: str = "auto"
     seed: int = 0

@@ -282,6 +282,7 @@ class EpochBatches(Sampler[list[Ticket]]):
         own_shape = config.fit == "shorter" and (config.layout != "crops" or config.augment == "none")
         self.image_hw = image_hw if own_shape else None
         self.epoch = 0
+        self.first = 0  # the batches of the epoch before this one are left out
 
     def __len__(self) -> int:
         """Batches an epoch; a last short one counts unless it is the only loss of a fuller one."""
@@ -302,6 +303,8 @@ class EpochBatches(Sampler[list[Ticket]]):
             blended = (
                 rng.random(len(chosen)) < config.mixup if composed and config.mixup else np.zeros(len(chosen), bool)
             )
+            if i < self.first:
+                continue
             yield [
                 Ticket(self.epoch, int(j), frame_hw, bool(m), bool(b), limits)
                 for j, m, b in zip(chosen, in_mosaic, blended, strict=True)

@@ -11,17 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from detseg.detectors.contract import Detector
-from detseg.errors import DataError, DetsegError, ImageError
+from detseg.errors import DataError, DetsegError
 from detseg.preprocess import Preprocess
 from detseg.segmenters.contract import Segmenter
 from detseg.training.config import TrainConfig
 from detseg.training.data import Batch, EpochBatches, FrameSet, loader
-from detseg.training.folder import RunFolder, RunState
+from detseg.training.folder import RunFolder, RunState, Stateful
 from detseg.training.schedule import MovingAverage, cosine_factor
 from detseg.training.stages import StageStep, finish
 
@@ -50,7 +51,6 @@ class EpochDone:
     seconds: float
     pictures: int
     metrics: Metrics = field(default_factory=dict)
-    unreadable: tuple[ImageError, ...] = ()
 
     def row(self) -> dict[str, float]:
         """The line of results.csv."""
@@ -75,7 +75,7 @@ class NonFiniteLoss(DetsegError):
 
 @dataclass
 class Trainer:
-    """One run: `Trainer(...).run()`. Public attributes are what a resumed run needs back."""
+    """One run: `Trainer(...).run()`. Goes on from the state in `folder` where there is one."""
 
     model: Detector | Segmenter
     preprocess: Preprocess
@@ -90,73 +90,112 @@ class Trainer:
 
         Returns the final state.
         """
-        config = self.config
-        fabric = Fabric(accelerator=_accelerator(config.device), devices=1, precision=config.precision)
-        torch.manual_seed(config.seed)
-        self.model.to(memory_format=torch.channels_last)
-        self.optimizer = make_optimizer(self.model, config)
-        self.network: Any
-        self.network, optimizer = fabric.setup(self.model, self.optimizer)
-        self.network.mark_forward_method("losses")
-        self.average = MovingAverage(self.model, config.ema) if config.ema else None
-        state = self.folder.load_state(self.model, self.optimizer, self.average) or RunState()
-
-        batches = EpochBatches(len(self.data), config, self.data.truth.image_hw)
-        feed = fabric.setup_dataloaders(
-            loader(self.data, batches, config.workers), use_distributed_sampler=False, move_to_device=False
-        )
-        while state.epoch < config.epochs and not self._out_of_patience(state):
-            batches.epoch = state.epoch
-            done = self._epoch(fabric, optimizer, feed, state.epoch, len(batches))
+        state, feed = self._start()
+        while state.epoch < self.config.epochs and not self._out_of_patience(state):
+            done = self._epoch(feed, state)
             if self._is_due(state.epoch):
                 done = self._validated(done, state)
-            state.epoch += 1
-            self.folder.save_state(state, self.model, self.optimizer, self.average, done.row())
+            state.close_epoch(done.row())
+            self._save(state)
+            self.folder.show(state)
             self.report(done)
         if isinstance(self.model, Detector) and self.model.later_stages:
             metrics = finish(self.model, self.data, self.folder, state.epoch, self.validate, self.report)
             state = replace(state, best=decisive(metrics), best_epoch=state.epoch)
         return state
 
-    def _epoch(self, fabric: Fabric, optimizer: Any, feed: Any, epoch: int, steps: int) -> EpochDone:
-        torch.manual_seed(self.config.seed * 100_003 + epoch)  # whatever draws in the model: the same after a resume
-        self.model.train()
-        started = time.perf_counter()
-        sums: dict[str, float] = {}
-        unreadable: list[ImageError] = []
-        pictures = 0
-        lr = 0.0
-        for i, batch in enumerate(feed):
-            unreadable += batch.unreadable
-            if not len(batch.frames):
-                continue
-            lr = self._set_rate(epoch * steps + i, steps)
-            losses = self._step(fabric, optimizer, batch, last=(i + 1) % self.config.accumulate == 0 or i + 1 == steps)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value * len(batch.frames)
-            pictures += len(batch.frames)
-            self.report(StepDone(epoch, i + 1, steps, sum(losses.values())))
-        if not pictures:
-            raise DataError(f"{self.data.truth.root}: not one picture could be read; the first: {unreadable[0]}")
-        means = {name: value / pictures for name, value in sums.items()}
-        seconds = time.perf_counter() - started
-        return EpochDone(epoch, self.config.epochs, means, lr, seconds, pictures, unreadable=tuple(unreadable))
+    def _start(self) -> tuple[RunState, Any]:
+        """The state that the run goes on from, put back into all that has one; and the loader of batches."""
+        config = self.config
+        self.fabric = Fabric(accelerator=_accelerator(config.device), devices=1, precision=config.precision)
+        self.model.to(memory_format=torch.channels_last)
+        self.network: Any
+        self.optimizer: Any
+        self.network, self.optimizer = self.fabric.setup(self.model, make_optimizer(self.model, config))
+        self.network.mark_forward_method("losses")
+        self.average = MovingAverage(self.model, config.ema) if config.ema else None
+        self.batches = EpochBatches(len(self.data), config, self.data.truth.image_hw)
+        feed = self.fabric.setup_dataloaders(
+            loader(self.data, self.batches, config.workers), use_distributed_sampler=False, move_to_device=False
+        )
+        self.parts: dict[str, Stateful] = {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "precision": self.fabric.strategy.precision,  # the scaler of 16-mixed; nothing in other precisions
+            **({"average": self.average} if self.average is not None else {}),
+        }
+        self._has_gradients = False
+        state = self.folder.load_state(self.parts)
+        if state is None:
+            state = RunState()
+            self._save(state)
+        else:
+            self.folder.tidy()
+            self.folder.show(state)  # a run killed after its state was written left a table that is behind it
+        return state, feed
 
-    def _step(self, fabric: Fabric, optimizer: Any, batch: Batch, *, last: bool) -> Metrics:
-        images = normalised(batch.frames.to(fabric.device), self.preprocess)
-        losses = self.network.losses(images, batch.truth(fabric.device))
+    def _epoch(self, feed: Any, state: RunState) -> EpochDone:
+        """What is left of the running epoch."""
+        self.model.train()
+        so_far, steps = state.running, len(self.batches)
+        self.batches.epoch, self.batches.first = state.epoch, so_far.batches
+        started = time.perf_counter() - so_far.seconds
+        for i, batch in enumerate(feed if so_far.batches < steps else (), start=so_far.batches):
+            so_far.lr = self._set_rate(state.epoch * steps + i, steps)
+            closes = (i + 1) % self.config.accumulate == 0 or i + 1 == steps
+            losses = self._losses(batch, state.epoch, i)
+            if closes:
+                self._step()
+            so_far.add(losses, len(batch.frames), batch.unreadable)
+            so_far.seconds = time.perf_counter() - started
+            if closes and self._keeps(state.epoch, i, steps):
+                self._save(state)
+            self.report(StepDone(state.epoch, i + 1, steps, sum(losses.values())))
+        if not so_far.pictures:
+            path, cause = so_far.unreadable[0]
+            raise DataError(f"{self.data.truth.root}: not one picture could be read; the first: {path}: {cause}")
+        return EpochDone(state.epoch, self.config.epochs, so_far.means, so_far.lr, so_far.seconds, so_far.pictures)
+
+    def _losses(self, batch: Batch, epoch: int, number: int) -> Metrics:
+        """The named losses of a batch, its gradients added to those of batches before; none of an empty batch."""
+        if not len(batch.frames):
+            return {}
+        self._seed(epoch, number)
+        images = normalised(batch.frames.to(self.fabric.device), self.preprocess)
+        losses = self.network.losses(images, batch.truth(self.fabric.device))
         total = torch.stack(list(losses.values())).sum()
         values = {name: float(value.detach()) for name, value in losses.items()}
         _check_finite(values, batch.files)
-        fabric.backward(total / self.config.accumulate)
-        if last:
-            if self.config.clip_norm:
-                fabric.clip_gradients(self.network, optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if self.average is not None:
-                self.average.update(self.model)
+        self.fabric.backward(total / self.config.accumulate)
+        self._has_gradients = True
         return values
+
+    def _step(self) -> None:
+        """Moves the weights, and their average towards them; nothing where no picture of the step could be read."""
+        if not self._has_gradients:
+            return
+        if norm := self.config.clip_norm:
+            self.fabric.clip_gradients(self.network, self.optimizer, max_norm=norm, error_if_nonfinite=False)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._has_gradients = False
+        if self.average is not None:
+            self.average.update(self.model)
+
+    def _seed(self, epoch: int, batch: int) -> None:
+        """Whatever the model draws (samples, drop-out) depends on where in the run it draws, not on what was before."""
+        words = np.random.SeedSequence([self.config.seed, epoch, batch]).generate_state(1, np.uint64)
+        torch.manual_seed(int(words[0]))
+
+    def _keeps(self, epoch: int, batch: int, batches: int) -> bool:
+        """Whether the state is saved within the epoch, after the optimiser step that `batch` of `batches` closed."""
+        every, accumulate = self.config.checkpoint_every, self.config.accumulate
+        done = epoch * math.ceil(batches / accumulate) + batch // accumulate + 1
+        # a validation may take long; where there is none the state at the end of the epoch follows at once
+        return every > 0 and done % every == 0 and (batch + 1 < batches or self._is_due(epoch))
+
+    def _save(self, state: RunState) -> None:
+        self.folder.save_state(state, self.parts)
 
     def _set_rate(self, step: int, steps_per_epoch: int) -> float:
         config = self.config
@@ -184,7 +223,7 @@ class Trainer:
             self.folder.save_weights(self.model, metrics, done.epoch + 1, best=better)
         finally:
             self.model.load_state_dict(own)
-        return EpochDone(**{**done.__dict__, "metrics": metrics})
+        return replace(done, metrics=metrics)
 
     def _out_of_patience(self, state: RunState) -> bool:
         return 0 < self.config.patience <= state.stale
