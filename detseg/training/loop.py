@@ -16,6 +16,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from detseg.annotations import AnnotationSet
+from detseg.annotations.origin import origin_of
+from detseg.annotations.semantic import SemanticSet
 from detseg.detectors.contract import Detector
 from detseg.errors import DataError, DetsegError
 from detseg.preprocess import Preprocess
@@ -70,7 +73,7 @@ Report = Callable[[StepDone | EpochDone | StageStep], None]
 
 
 class NonFiniteLoss(DetsegError):
-    """A loss became infinite or not a number; names the loss and the pictures of the batch."""
+    """A loss became infinite or not a number; names the loss, the batch's pictures and where their truth stands."""
 
 
 @dataclass
@@ -165,7 +168,7 @@ class Trainer:
         losses = self.network.losses(images, batch.truth(self.fabric.device))
         total = torch.stack(list(losses.values())).sum()
         values = {name: float(value.detach()) for name, value in losses.items()}
-        _check_finite(values, batch.files)
+        _check_finite(values, batch.files, self.data.truth)
         self.fabric.backward(total / self.config.accumulate)
         self._has_gradients = True
         return values
@@ -262,12 +265,13 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     return torch.optim.AdamW(settings, lr=config.lr)
 
 
-def _check_finite(losses: Metrics, files: list[str]) -> None:
+def _check_finite(losses: Metrics, files: list[str], truth: AnnotationSet | SemanticSet) -> None:
     broken = [f"{name} = {value}" for name, value in losses.items() if not math.isfinite(value)]
     if broken:
+        places = [f"{file} ({origin_of(truth, truth.image_files.index(file))})" for file in dict.fromkeys(files)]
         raise NonFiniteLoss(
-            f"the loss is not finite: {', '.join(broken)}; pictures of the batch: {', '.join(files)}. Look at their "
-            "annotations (detseg data info), or lower --lr; the state of the last full epoch is intact"
+            f"the loss is not finite: {', '.join(broken)}; pictures of the batch: {'; '.join(places)}. Look at their "
+            "annotations (detseg data check), or lower --lr; the last state that was saved is intact"
         )
 
 
