@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,9 @@ from .run_folder import choose
 from .tables import printable
 
 if TYPE_CHECKING:
+    from detseg.training.config import TrainConfig
     from detseg.training.loop import EpochDone, StepDone
+    from detseg.training.processes import Processes
     from detseg.training.setup import Prepared
     from detseg.training.stages import StageStep
 
@@ -50,7 +53,8 @@ _SETTINGS = (
     _setting("--imgsz", type=click.IntRange(32), aliases=("--img", "--img-size"),
              help="Frame side.  [default: the model's]"),
     _setting("--epochs", type=click.IntRange(1), help="Times every picture is seen.  [default: 60]"),
-    _setting("--batch", type=click.IntRange(1), aliases=("--batch-size",), help="Pictures a step.  [default: 16]"),
+    _setting("--batch", type=click.IntRange(1), aliases=("--batch-size",),
+             help="Pictures a step, of all devices together.  [default: 16]"),
     _setting("--accumulate", type=click.IntRange(1), help="Batches an optimiser step.  [default: 1]"),
     _setting("--lr", type=float, aliases=("--lr0",), help="Learning rate.  [default: 0.001]"),
     _setting("--backbone-lr", type=float, help="The backbone's rate, times --lr.  [default: 0.2]"),
@@ -95,6 +99,9 @@ _SETTINGS = (
     _setting("--checkpoint-every", type=click.IntRange(0),
              help="Optimiser steps between states saved within an epoch; 0: only at its end.  [default: 0]"),
     _setting("--workers", type=click.IntRange(0), help="Processes that make training frames.  [default: 1]"),
+    _setting("--devices", type=click.IntRange(1),
+             help="GPUs (or processes of a CPU) that share every batch: --batch stays what it is.  [default: 1]"),
+    _setting("--nodes", type=click.IntRange(1), help="Machines, each with as many --devices.  [default: 1]"),
     _setting("--seed", type=int, help="[default: 0]"),
 )  # fmt: skip
 
@@ -147,6 +154,8 @@ def command(
     # large tensors, without which a CPU spends a fifth of its time on clearing memory
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or processes tell that all of a network was needed
+    from detseg.training import processes
     from detseg.training.config import TrainConfig
     from detseg.training.setup import prepare
 
@@ -157,22 +166,31 @@ def command(
     if resume is not None:
         _expect_nothing_against_resuming(config_file, out, name)
         folder = resume
-        config = train_resume.resumed_config(resume, values, force=force)
+        config = train_resume.resumed_config(resume, values, force=force, quiet=not processes.is_first())
     else:
         values = values if config_file else {**_as_its_weights(values), **values}
         config = TrainConfig.load(config_file, **values) if config_file else TrainConfig.checked(values, "options")
         folder = choose(out, project, name, reuse=exist_ok, make=False)
         _expect_no_run(folder)
-    with _Download(quiet) as download:
-        prepared = prepare(config, _command_line(resume), download.progress)
-    if resume is None:
-        folder = choose(out, project, name, reuse=exist_ok)
-    else:
-        train_resume.expect_same_data(resume, prepared, force=force)
-    config.save(folder / "config.yaml")
-    if not quiet:
-        _introduce(prepared, folder)
-    return _run(prepared, folder, quiet)
+    with processes.start(config, _teller(resume)) as group:
+        quiet = quiet or not group.first
+        with _Download(quiet) as download:  # others find in the cache what the first one fetched
+            prepared = group.first_alone(lambda: prepare(config, _command_line(resume), download.progress))
+        if resume is not None:
+            group.first_alone(lambda: train_resume.expect_same_data(folder, prepared, force=force, quiet=quiet))
+        elif group.first:
+            folder = choose(out, project, name, reuse=exist_ok)
+        folder = group.of_first(folder)
+        if group.first:
+            config.save(folder / "config.yaml")
+        if not quiet:
+            _introduce(prepared, group.count, folder)
+        return _run(prepared, group, folder, quiet)
+
+
+def _teller(resume: Path | None) -> Callable[[str], None]:
+    again = "--resume and the folder of the run" if resume is None else f"--resume {resume}"
+    return lambda line: click.echo(f"{line}; go on with: detseg train {again}", err=True)
 
 
 def _expect_nothing_against_resuming(config_file: Path | None, out: Path | None, name: str | None) -> None:
@@ -243,7 +261,7 @@ def _command_line(resume: Path | None) -> str:
     return shlex.join(["detseg", *sys.argv[1:]]) if began is None else str(began["command"])
 
 
-def _introduce(prepared: Prepared, folder: Path) -> None:
+def _introduce(prepared: Prepared, count: int, folder: Path) -> None:
     """What will be trained, on what, into which folder."""
     from detseg.annotations import AnnotationSet
     from detseg.annotations.semantic import SemanticSet
@@ -256,6 +274,7 @@ def _introduce(prepared: Prepared, folder: Path) -> None:
     lines = [
         f"{config.model} on {config.backbone}: {millions:.2f} M parameters, {learning:.2f} M learn",
         f"{len(truth)} pictures, {objects} of {len(truth.categories)} classes; {validation}",
+        _about_steps(config, count),
     ]
     if prepared.anchors is not None:
         lines += _about_anchors(prepared)
@@ -271,6 +290,14 @@ def _introduce(prepared: Prepared, folder: Path) -> None:
     if truth.faults:
         lines.append(f"{len(truth.faults)} faults in the data, the first: {truth.faults[0]} (all: detseg data info)")
     click.echo("\n".join([*lines, f"run folder: {folder}"]), err=True)
+
+
+def _about_steps(config: TrainConfig, count: int) -> str:
+    """How many pictures an optimiser step sees, who computes them, and how far it goes."""
+    shared = f" on {count} devices" if count > 1 else ""
+    batches = f"{config.accumulate} batches of {config.batch}" if config.accumulate > 1 else "one batch"
+    step = f"{config.batch * config.accumulate} pictures a step ({batches}{shared})"
+    return f"{step}, learning rate up to {config.lr:g}"
 
 
 def _remarks(prepared: Prepared) -> list[str]:
@@ -298,14 +325,14 @@ def _about_anchors(prepared: Prepared) -> list[str]:
     return lines
 
 
-def _run(prepared: Prepared, folder: Path, quiet: bool) -> Exit:
+def _run(prepared: Prepared, group: Processes, folder: Path, quiet: bool) -> Exit:
     from detseg.training.folder import RunFolder
     from detseg.training.loop import Trainer
 
     from . import train_validation
 
     config = prepared.config
-    _search(prepared, quiet)
+    group.first_alone(lambda: _search(prepared, quiet))
     bar = _Bar(config.epochs, quiet)
     trainer = Trainer(
         model=prepared.model,
@@ -313,14 +340,18 @@ def _run(prepared: Prepared, folder: Path, quiet: bool) -> Exit:
         data=prepared.data,
         config=config,
         folder=RunFolder(folder, prepared.card, prepared.origin),
-        validate=train_validation.of(prepared),
+        validate=train_validation.of(prepared, group),
         report=bar,
+        processes=group,
     )
     try:
         state = trainer.run()
     except KeyboardInterrupt:
-        click.echo(f"what was done is kept; go on with: detseg train --resume {folder}", err=True)
+        if group.first:
+            click.echo(f"what was done is kept; go on with: detseg train --resume {folder}", err=True)
         raise
+    if not group.first:
+        return Exit.OK
     if not bar.epochs_seen + bar.stages_seen:
         click.echo("the run was finished already", err=True)
     best = folder / "weights" / "best.safetensors"

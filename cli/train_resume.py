@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from detseg.training.setup import Prepared
 
 # what may be another: where and how fast a run goes on. What is in the data is compared by itself.
-_FREE = ("data", "device", "workers", "checkpoint_every")
+_FREE = ("data", "device", "devices", "nodes", "workers", "checkpoint_every")
 
 Difference = tuple[str, Any, Any]  # name, the run's value, the new one
 
 
-def resumed_config(run: Path, given: Mapping[str, Any], *, force: bool) -> TrainConfig:
+def resumed_config(run: Path, given: Mapping[str, Any], *, force: bool, quiet: bool) -> TrainConfig:
     """The configuration of the run in a folder, with what was given on the command line.
 
     Raises DetsegError where there is no run, and unless `force` where something given would change its result.
@@ -45,11 +45,11 @@ def resumed_config(run: Path, given: Mapping[str, Any], *, force: bool) -> Train
         for name, value in options.items()
         if value != began.options.get(name)
     ]
-    _refuse(run, "settings", told, force)
+    _refuse(run, "settings", told, force, quiet)
     return now
 
 
-def expect_same_data(run: Path, prepared: Prepared, *, force: bool) -> None:
+def expect_same_data(run: Path, prepared: Prepared, *, force: bool, quiet: bool) -> None:
     """Raises DetsegError, unless `force`, where the data are not those that the run in a folder began with."""
     from detseg.training.folder import origin_of_run
 
@@ -58,15 +58,15 @@ def expect_same_data(run: Path, prepared: Prepared, *, force: bool) -> None:
         return
     was, now = began["data"], prepared.origin["data"]
     told = [(name, was.get(name), now.get(name)) for name in {**was, **now} if was.get(name) != now.get(name)]
-    _refuse(run, "data", told, force)
+    _refuse(run, "data", told, force, quiet)
 
 
-def _refuse(run: Path, what: str, told: list[Difference], force: bool) -> None:
+def _refuse(run: Path, what: str, told: list[Difference], force: bool, quiet: bool) -> None:
     if not told:
         return
-    click.echo(f"{run}: the {what} of the run, and those of now:", err=True)
-    for name, was, now in told:
-        click.echo(printable(f"  {name}: {_word(was)} -> {_word(now)}"), err=True)
+    lines = [printable(f"  {name}: {_word(was)} -> {_word(now)}") for name, was, now in told]
+    if not (quiet and force):
+        click.echo("\n".join([f"{run}: the {what} of the run, and those of now:", *lines]), err=True)
     if not force:
         raise DetsegError(
             f"{run}: with other {what} the run would not end as it began; give it the same ones, or --force goes on "

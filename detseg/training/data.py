@@ -273,11 +273,18 @@ class EpochBatches(Sampler[list[Ticket]]):
 
     With fit="shorter", unless crops are cut, a batch's frame is as large as the largest of its pictures, so that
     upright ones and others go into batches of their own as far as they can; `image_hw` (count, 2) then says their
-    sizes.
+    sizes. `part` (rank, processes): of every batch only this process's share, which may be empty.
     """
 
-    def __init__(self, count: int, config: TrainConfig, image_hw: NDArray[Any] | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        config: TrainConfig,
+        image_hw: NDArray[Any] | None = None,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
         self.count = count
+        self.part = part
         self.config = config
         own_shape = config.fit == "shorter" and (config.layout != "crops" or config.augment == "none")
         self.image_hw = image_hw if own_shape else None
@@ -305,10 +312,12 @@ class EpochBatches(Sampler[list[Ticket]]):
             )
             if i < self.first:
                 continue
-            yield [
+            tickets = [
                 Ticket(self.epoch, int(j), frame_hw, bool(m), bool(b), limits)
                 for j, m, b in zip(chosen, in_mosaic, blended, strict=True)
             ]
+            rank, processes = self.part
+            yield tickets[rank::processes]
 
     def _order(self, rng: np.random.Generator) -> NDArray[np.intp]:
         """The pictures as they are drawn; those of like shape in a row where frames have their shape."""

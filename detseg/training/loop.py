@@ -1,6 +1,11 @@
 """The training loop, for every model: forward, sum of named losses, finite check, step, average, validate, keep.
 
 Built on Lightning Fabric for devices and precision. It prints nothing: what happens is handed to `report`.
+
+Several processes share every batch: the same pictures a step as one process would have, their losses weighted so that
+the gradients are those of the whole batch. What still differs from one process: samples and drop-out that the model
+draws, losses that are no sum over pictures or pixels (Dice, Jaccard, Lovasz, hard negatives of the whole batch), and on
+CPUs batch norms that learn, each of which sees its own part; on GPUs they are synchronised.
 """
 
 from __future__ import annotations
@@ -8,24 +13,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from detseg.annotations import AnnotationSet
 from detseg.annotations.origin import origin_of
-from detseg.annotations.semantic import SemanticSet
-from detseg.detectors.contract import Detector
+from detseg.detectors.contract import Detector, Target
 from detseg.errors import DataError, DetsegError
+from detseg.parts.batch_share import sharing
+from detseg.parts.label_maps import IGNORE, LabelMaps
 from detseg.preprocess import Preprocess
 from detseg.segmenters.contract import Segmenter
 from detseg.training.config import TrainConfig
 from detseg.training.data import Batch, EpochBatches, FrameSet, loader
-from detseg.training.folder import RunFolder, RunState, Stateful
+from detseg.training.folder import EpochSoFar, RunFolder, RunState, Stateful
+from detseg.training.processes import Processes, start
 from detseg.training.schedule import MovingAverage, cosine_factor
 from detseg.training.stages import StageStep, finish
 
@@ -87,6 +93,7 @@ class Trainer:
     folder: RunFolder
     validate: Validate
     report: Report
+    processes: Processes | None = None  # None: they are started here
 
     def run(self) -> RunState:
         """Trains from where the folder's state says to the last epoch, then does the later stages of the model.
@@ -100,8 +107,8 @@ class Trainer:
                 done = self._validated(done, state)
             state.close_epoch(done.row())
             self._save(state)
-            self.folder.show(state)
-            self.report(done)
+            self._show(state)
+            self._tell(done)
         if isinstance(self.model, Detector) and self.model.later_stages:
             metrics = finish(self.model, self.data, self.folder, state.epoch, self.validate, self.report)
             state = replace(state, best=decisive(metrics), best_epoch=state.epoch)
@@ -110,14 +117,19 @@ class Trainer:
     def _start(self) -> tuple[RunState, Any]:
         """The state that the run goes on from, put back into all that has one; and the loader of batches."""
         config = self.config
-        self.fabric = Fabric(accelerator=_accelerator(config.device), devices=1, precision=config.precision)
+        self.group = self.processes or start(config)
+        self.fabric = self.group.fabric
+        self._expect_shareable()
         self.model.to(memory_format=torch.channels_last)
+        if self.group.count > 1 and self.fabric.device.type == "cuda":  # torch has it for GPUs only
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         self.network: Any
         self.optimizer: Any
         self.network, self.optimizer = self.fabric.setup(self.model, make_optimizer(self.model, config))
         self.network.mark_forward_method("losses")
         self.average = MovingAverage(self.model, config.ema) if config.ema else None
-        self.batches = EpochBatches(len(self.data), config, self.data.truth.image_hw)
+        part = (self.group.rank, self.group.count)
+        self.batches = EpochBatches(len(self.data), config, self.data.truth.image_hw, part)
         feed = self.fabric.setup_dataloaders(
             loader(self.data, self.batches, config.workers), use_distributed_sampler=False, move_to_device=False
         )
@@ -128,14 +140,32 @@ class Trainer:
             **({"average": self.average} if self.average is not None else {}),
         }
         self._has_gradients = False
+        return self._state(), feed
+
+    def _expect_shareable(self) -> None:
+        count = self.group.count
+        if count > self.config.batch:
+            raise DetsegError(
+                f"a batch of {self.config.batch} cannot be shared out to {count} processes; raise --batch"
+            )
+        if count > 1 and isinstance(self.model, Detector) and self.model.later_stages:
+            raise DetsegError(
+                f"{self.config.model} has stages after its training by gradient, which one process does; leave "
+                "--devices out"
+            )
+
+    def _state(self) -> RunState:
+        """What the folder holds, put back into the parts; a new one is saved at once."""
         state = self.folder.load_state(self.parts)
+        self.group.wait()  # nobody writes before all have read
         if state is None:
             state = RunState()
             self._save(state)
         else:
-            self.folder.tidy()
-            self.folder.show(state)  # a run killed after its state was written left a table that is behind it
-        return state, feed
+            if self.group.first:
+                self.folder.tidy()
+            self._show(state)  # a run killed after its state was written left a table that is behind it
+        return state
 
     def _epoch(self, feed: Any, state: RunState) -> EpochDone:
         """What is left of the running epoch."""
@@ -146,32 +176,60 @@ class Trainer:
         for i, batch in enumerate(feed if so_far.batches < steps else (), start=so_far.batches):
             so_far.lr = self._set_rate(state.epoch * steps + i, steps)
             closes = (i + 1) % self.config.accumulate == 0 or i + 1 == steps
-            losses = self._losses(batch, state.epoch, i)
+            losses, pictures = self._losses(batch, (state.epoch, i), closes=closes)
             if closes:
                 self._step()
-            so_far.add(losses, len(batch.frames), batch.unreadable)
+            so_far.add(losses, pictures, batch.unreadable)
             so_far.seconds = time.perf_counter() - started
             if closes and self._keeps(state.epoch, i, steps):
                 self._save(state)
-            self.report(StepDone(state.epoch, i + 1, steps, sum(losses.values())))
+            self._tell(StepDone(state.epoch, i + 1, steps, sum(losses.values())))
+        self._gather_unreadable(so_far)
         if not so_far.pictures:
             path, cause = so_far.unreadable[0]
             raise DataError(f"{self.data.truth.root}: not one picture could be read; the first: {path}: {cause}")
         return EpochDone(state.epoch, self.config.epochs, so_far.means, so_far.lr, so_far.seconds, so_far.pictures)
 
-    def _losses(self, batch: Batch, epoch: int, number: int) -> Metrics:
-        """The named losses of a batch, its gradients added to those of batches before; none of an empty batch."""
-        if not len(batch.frames):
-            return {}
-        self._seed(epoch, number)
-        images = normalised(batch.frames.to(self.fabric.device), self.preprocess)
-        losses = self.network.losses(images, batch.truth(self.fabric.device))
-        total = torch.stack(list(losses.values())).sum()
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        _check_finite(values, batch.files, self.data.truth)
-        self.fabric.backward(total / self.config.accumulate)
+    def _losses(self, batch: Batch, place: tuple[int, int], *, closes: bool) -> tuple[Metrics, int]:
+        """The named losses of the batch, its gradients added to those of batches before; and how many pictures it has.
+
+        `place`: epoch and number of the batch. `closes`: an optimiser step follows. Of a batch that processes share,
+        each adds the gradients of its part, weighted by its share of the pictures; the losses are of the whole.
+        """
+        counts = [int(count) for count in self.group.gather(len(batch.frames))]
+        pictures, own = sum(counts), len(batch.frames)
+        several = self.group.count > 1
+        # gradients that are still to be exchanged make even an empty batch count, for nothing
+        if not pictures and not (several and closes and self._has_gradients):
+            return {}, 0
+        share = own / pictures if pictures else 0.0
+        self._seed(*place)
+        frames, truth = (batch.frames, batch.truth(self.fabric.device)) if own else self._nothing()
+        images = normalised(frames.to(self.fabric.device), self.preprocess)
+        with ExitStack() as within:
+            if several:
+                within.enter_context(sharing(share, lambda number: self.group.total([number])[0]))
+                within.enter_context(self.fabric.no_backward_sync(self.network, enabled=not closes))
+            losses = self.network.losses(images, truth)
+            shares = [float(value.detach()) * share for value in losses.values()]
+            values = dict(zip(losses, self.group.total(shares), strict=True))
+            self._check_finite(values, batch.files)
+            total = torch.stack(list(losses.values())).sum()
+            # DDP takes the mean over the processes where their weighted sum is wanted
+            weight = share * self.group.count
+            self.fabric.backward((total * weight if several else total) / self.config.accumulate)
         self._has_gradients = True
-        return values
+        return values, pictures
+
+    def _nothing(self) -> tuple[Tensor, list[Target] | LabelMaps]:
+        """A frame without truth, for a process that has no picture of a batch but must take part in its step."""
+        height, width = self.config.frame_hw
+        frames, device = torch.zeros(1, height, width, 3, dtype=torch.uint8), self.fabric.device
+        if not isinstance(self.model, Detector):
+            return frames, LabelMaps(torch.full((1, height, width), IGNORE, device=device))
+        masks = torch.zeros(0, height, width, dtype=torch.bool)
+        whole = torch.tensor([[0.0, 0.0, width, height]])
+        return frames, [replace(Target.empty(), masks=masks, proposals=whole).to(device)]
 
     def _step(self) -> None:
         """Moves the weights, and their average towards them; nothing where no picture of the step could be read."""
@@ -187,8 +245,21 @@ class Trainer:
 
     def _seed(self, epoch: int, batch: int) -> None:
         """Whatever the model draws (samples, drop-out) depends on where in the run it draws, not on what was before."""
-        words = np.random.SeedSequence([self.config.seed, epoch, batch]).generate_state(1, np.uint64)
-        torch.manual_seed(int(words[0]))
+        where = [self.config.seed, epoch, batch, *([self.group.rank] if self.group.rank else [])]
+        torch.manual_seed(int(np.random.SeedSequence(where).generate_state(1, np.uint64)[0]))
+
+    def _check_finite(self, losses: Metrics, files: list[str]) -> None:
+        """Raises NonFiniteLoss in all processes at once, with the pictures of all."""
+        broken = [f"{name} = {value}" for name, value in losses.items() if not math.isfinite(value)]
+        if not broken:
+            return
+        truth = self.data.truth
+        shown = dict.fromkeys(file for part in self.group.gather(files) for file in part)
+        places = [f"{file} ({origin_of(truth, truth.image_files.index(file))})" for file in shown]
+        raise NonFiniteLoss(
+            f"the loss is not finite: {', '.join(broken)}; pictures of the batch: {'; '.join(places)}. Look at their "
+            "annotations (detseg data check), or lower --lr; the last state that was saved is intact"
+        )
 
     def _keeps(self, epoch: int, batch: int, batches: int) -> bool:
         """Whether the state is saved within the epoch, after the optimiser step that `batch` of `batches` closed."""
@@ -198,7 +269,20 @@ class Trainer:
         return every > 0 and done % every == 0 and (batch + 1 < batches or self._is_due(epoch))
 
     def _save(self, state: RunState) -> None:
-        self.folder.save_state(state, self.parts)
+        self._gather_unreadable(state.running)
+        if self.group.first:
+            self.folder.save_state(state, self.parts)
+
+    def _gather_unreadable(self, so_far: EpochSoFar) -> None:
+        so_far.unreadable = sorted({row for part in self.group.gather(so_far.unreadable) for row in part})
+
+    def _show(self, state: RunState) -> None:
+        if self.group.first:
+            self.folder.show(state)
+
+    def _tell(self, event: StepDone | EpochDone) -> None:
+        if self.group.first:
+            self.report(event)
 
     def _set_rate(self, step: int, steps_per_epoch: int) -> float:
         config = self.config
@@ -216,6 +300,7 @@ class Trainer:
         own = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         if self.average is not None:
             self.model.load_state_dict(self.average.state)
+        self.group.share_buffers(self.model)
         try:
             metrics = self.validate(self.model)
             score = decisive(metrics)
@@ -223,7 +308,8 @@ class Trainer:
             state.stale = 0 if better else state.stale + 1
             if better:
                 state.best, state.best_epoch = score, done.epoch + 1
-            self.folder.save_weights(self.model, metrics, done.epoch + 1, best=better)
+            if self.group.first:
+                self.folder.save_weights(self.model, metrics, done.epoch + 1, best=better)
         finally:
             self.model.load_state_dict(own)
         return replace(done, metrics=metrics)
@@ -263,17 +349,3 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     if config.optimizer == "sgd":
         return torch.optim.SGD(settings, lr=config.lr, momentum=0.9, nesterov=True)
     return torch.optim.AdamW(settings, lr=config.lr)
-
-
-def _check_finite(losses: Metrics, files: list[str], truth: AnnotationSet | SemanticSet) -> None:
-    broken = [f"{name} = {value}" for name, value in losses.items() if not math.isfinite(value)]
-    if broken:
-        places = [f"{file} ({origin_of(truth, truth.image_files.index(file))})" for file in dict.fromkeys(files)]
-        raise NonFiniteLoss(
-            f"the loss is not finite: {', '.join(broken)}; pictures of the batch: {'; '.join(places)}. Look at their "
-            "annotations (detseg data check), or lower --lr; the last state that was saved is intact"
-        )
-
-
-def _accelerator(device: str) -> str:
-    return {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "gpu": "cuda", "mps": "mps"}.get(device.split(":")[0], device)
