@@ -45,6 +45,17 @@ def _setting(*names: str, type: Any, help: str, aliases: tuple[str, ...] = ()) -
     return click.option(*names, cls=options.Option, aliases=aliases, type=type, default=None, help=help)
 
 
+class _Batch(click.IntRange):
+    """A number, or `auto`, which is left as it is."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to a number or `auto`."""
+        return "auto" if str(value).strip().lower() == "auto" else super().convert(value, param, ctx)
+
+
 _UNIT = click.FloatRange(0, 1)
 _SETTINGS = (
     _setting("-m", "--model", type=str, help="Model of `detseg models`.  [default: that of --weights, else yolo]"),
@@ -53,8 +64,8 @@ _SETTINGS = (
     _setting("--imgsz", type=click.IntRange(32), aliases=("--img", "--img-size"),
              help="Frame side.  [default: the model's]"),
     _setting("--epochs", type=click.IntRange(1), help="Times every picture is seen.  [default: 60]"),
-    _setting("--batch", type=click.IntRange(1), aliases=("--batch-size",),
-             help="Pictures a step, of all devices together.  [default: 16]"),
+    _setting("--batch", type=_Batch(), aliases=("--batch-size",),
+             help="Pictures a step, of all devices together; auto: as many as a GPU's memory holds.  [default: 16]"),
     _setting("--accumulate", type=click.IntRange(1), help="Batches an optimiser step.  [default: 1]"),
     _setting("--lr", type=float, aliases=("--lr0",), help="Learning rate.  [default: 0.001]"),
     _setting("--backbone-lr", type=float, help="The backbone's rate, times --lr.  [default: 0.2]"),
@@ -163,7 +174,12 @@ def command(
     values |= {"device": device} if device != "auto" else {}
     values |= _data(data or data_option, needed=config_file is None and resume is None)
     values |= _special(values, model_options)
+    finds_batch = values.get("batch") == "auto"
+    if finds_batch:
+        del values["batch"]
     if resume is not None:
+        if finds_batch:
+            raise click.UsageError("a resumed run has its own batch; leave --batch auto out")
         _expect_nothing_against_resuming(config_file, out, name)
         folder = resume
         config = train_resume.resumed_config(resume, values, force=force, quiet=not processes.is_first())
@@ -181,11 +197,26 @@ def command(
         elif group.first:
             folder = choose(out, project, name, reuse=exist_ok)
         folder = group.of_first(folder)
+        if finds_batch:
+            prepared = _with_fitting_batch(prepared, group, quiet)
         if group.first:
-            config.save(folder / "config.yaml")
+            prepared.config.save(folder / "config.yaml")
         if not quiet:
             _introduce(prepared, group.count, folder)
         return _run(prepared, group, folder, quiet)
+
+
+def _with_fitting_batch(prepared: Prepared, group: Processes, quiet: bool) -> Prepared:
+    """--batch auto: the largest batch that every device holds its share of."""
+    from detseg.training.loop import batch_that_fits
+
+    own = batch_that_fits(prepared.model, prepared.data, prepared.config, group.fabric)
+    shares = [share for share in group.gather(own) if share is not None]
+    batch = min(shares) * group.count if shares else prepared.config.batch
+    if not quiet:
+        why = "fills 80 % of the GPU's memory" if shares else "the default, since there is no GPU to fill"
+        click.echo(f"--batch auto: {batch}, {why}", err=True)
+    return prepared.with_batch(batch)
 
 
 def _teller(resume: Path | None) -> Callable[[str], None]:

@@ -29,8 +29,9 @@ from detseg.parts.label_maps import IGNORE, LabelMaps
 from detseg.preprocess import Preprocess
 from detseg.segmenters.contract import Segmenter
 from detseg.training.config import TrainConfig
-from detseg.training.data import Batch, EpochBatches, FrameSet, loader
+from detseg.training.data import Batch, EpochBatches, FrameSet, Ticket, collate, loader
 from detseg.training.folder import EpochSoFar, RunFolder, RunState, Stateful
+from detseg.training.memory import largest_batch, telling_of_memory
 from detseg.training.processes import Processes, start
 from detseg.training.schedule import MovingAverage, cosine_factor
 from detseg.training.stages import StageStep, finish
@@ -98,8 +99,12 @@ class Trainer:
     def run(self) -> RunState:
         """Trains from where the folder's state says to the last epoch, then does the later stages of the model.
 
-        Returns the final state.
+        Returns the final state. Raises OutOfMemory, NonFiniteLoss, DataError, DetsegError.
         """
+        with telling_of_memory(self.config):
+            return self._run()
+
+    def _run(self) -> RunState:
         state, feed = self._start()
         while state.epoch < self.config.epochs and not self._out_of_patience(state):
             done = self._epoch(feed, state)
@@ -316,6 +321,32 @@ class Trainer:
 
     def _out_of_patience(self, state: RunState) -> bool:
         return 0 < self.config.patience <= state.stale
+
+
+def batch_that_fits(model: Detector | Segmenter, data: FrameSet[Any], config: TrainConfig, fabric: Any) -> int | None:
+    """The largest batch of a device, by steps as in training at the largest frames; None where it is no GPU."""
+    if fabric.device.type != "cuda":
+        return None
+    side = round(config.imgsz * (1 + config.multi_scale) / 32) * 32
+    frame_hw = (side, round(side * config.longest)) if config.fit == "shorter" else (side, side)
+    samples = [data[Ticket(0, i, frame_hw, mosaic=config.mosaic > 0)] for i in range(min(len(data), 8))]
+    samples = [sample for sample in samples if sample[0] is not None]
+    if not samples:
+        raise DataError(f"{data.truth.root}: none of the first {min(len(data), 8)} pictures can be read")
+
+    def step(copied: Any, count: int) -> None:
+        batch = collate([samples[i % len(samples)] for i in range(count)])
+        copied.train().to(memory_format=torch.channels_last)
+        optimizer = make_optimizer(copied, config)
+        for _ in range(2):  # the optimiser's moments are there from the second step on
+            images = normalised(batch.frames.to(fabric.device), data.preprocess)
+            with fabric.autocast():
+                losses = copied.losses(images, batch.truth(fabric.device))
+            torch.stack(list(losses.values())).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return largest_batch(model, step, fabric.device, len(data))
 
 
 def decisive(metrics: Metrics) -> float:

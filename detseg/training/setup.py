@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -56,6 +57,14 @@ class Prepared:
         sets = {"training": self.truth, **({"validation": self.validation} if self.validation is not None else {})}
         data = {f"{part} {name}": value for part, truth in sets.items() for name, value in about_data(truth).items()}
         return {"command": self.card.training["command"], "data": data}
+
+    def with_batch(self, batch: int) -> Prepared:
+        """The same, to be trained with another batch."""
+        config = self.config.model_copy(update={"batch": batch})
+        data = copy(self.data)
+        data.config = config
+        training = {**self.card.training, "settings": {**self.card.training["settings"], "batch": batch}}
+        return replace(self, config=config, data=data, card=replace(self.card, training=training))
 
     @property
     def truth(self) -> AnnotationSet | SemanticSet:
