@@ -117,7 +117,11 @@ def _started(words: list[str]) -> subprocess.Popen[bytes]:
 def _run_to_the_end(words: list[str]) -> None:
     process = _started(words)
     _, told = process.communicate()
-    if process.returncode:
+    _expect_success(words, process.returncode, told)
+
+
+def _expect_success(words: list[str], code: int, told: bytes) -> None:
+    if code:
         sys.exit(f"detseg train {' '.join(words)}\n{told.decode(errors='replace')}")
 
 
@@ -127,8 +131,9 @@ def _killed_run(words: list[str], out: Path, rng: random.Random, length: float, 
     while kills < most:
         process = _started(line)
         try:
-            process.communicate(timeout=rng.uniform(0.2, 1.0) * length)
-            break  # it ended
+            _, told = process.communicate(timeout=rng.uniform(0.1, 1.0) * length)
+            _expect_success(line, process.returncode, told)
+            return kills  # it ended before
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
