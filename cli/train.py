@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,16 @@ import click
 
 from detseg.errors import DetsegError
 
-from . import options
+from . import options, train_resume
 from .exits import Exit
 from .progress import Progress, track
 from .run_folder import choose
+from .tables import printable
 
 if TYPE_CHECKING:
+    from detseg.training.config import TrainConfig
     from detseg.training.loop import EpochDone, StepDone
+    from detseg.training.processes import Processes
     from detseg.training.setup import Prepared
     from detseg.training.stages import StageStep
 
@@ -39,6 +43,17 @@ results.csv, curves.png and weights/best.safetensors, which `detseg detect -w` o
 def _setting(*names: str, type: Any, help: str, aliases: tuple[str, ...] = ()) -> Any:
     """An option whose default stands in TrainConfig: left out, it is None here."""
     return click.option(*names, cls=options.Option, aliases=aliases, type=type, default=None, help=help)
+
+
+class _Batch(click.IntRange):
+    """A number, or `auto`, which is left as it is."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to a number or `auto`."""
+        return "auto" if str(value).strip().lower() == "auto" else super().convert(value, param, ctx)
 
 
 _UNIT = click.FloatRange(0, 1)
@@ -75,7 +90,8 @@ _SETTINGS = (
     _setting("--imgsz", type=click.IntRange(32), aliases=("--img", "--img-size"),
              help="Frame side.  [default: the model's]"),
     _setting("--epochs", type=click.IntRange(1), help="Times every picture is seen.  [default: 60]"),
-    _setting("--batch", type=click.IntRange(1), aliases=("--batch-size",), help="Pictures a step.  [default: 16]"),
+    _setting("--batch", type=_Batch(), aliases=("--batch-size",),
+             help="Pictures a step, of all devices together; auto: as many as a GPU's memory holds.  [default: 16]"),
     _setting("--accumulate", type=click.IntRange(1), help="Batches an optimiser step.  [default: 1]"),
     _setting("--lr", type=float, aliases=("--lr0",), help="Learning rate.  [default: 0.001]"),
     _setting("--backbone-lr", type=float, help="The backbone's rate, times --lr.  [default: 0.2]"),
@@ -98,7 +114,12 @@ _SETTINGS = (
     _setting("--eval-every", type=click.IntRange(1), help="Epochs between validations.  [default: 5]"),
     _setting("--patience", type=click.IntRange(0),
              help="Validations without gain before the end; 0: all epochs.  [default: 0]"),
+    _setting("--checkpoint-every", type=click.IntRange(0),
+             help="Optimiser steps between states saved within an epoch; 0: only at its end.  [default: 0]"),
     _setting("--workers", type=click.IntRange(0), help="Processes that make training frames.  [default: 1]"),
+    _setting("--devices", type=click.IntRange(1),
+             help="GPUs (or processes of a CPU) that share every batch: --batch stays what it is.  [default: 1]"),
+    _setting("--nodes", type=click.IntRange(1), help="Machines, each with as many --devices.  [default: 1]"),
     _setting("--seed", type=int, help="[default: 0]"),
 )  # fmt: skip
 
@@ -134,6 +155,7 @@ def _settings(function: Any) -> Any:
     help="config.yaml of an earlier run; other options take precedence.",
 )
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Folder of a run to go on with.")
+@click.option("--force", is_flag=True, help="Resume even with other settings or data than the run began with.")
 @options.device()
 @options.run_folder("train")
 @options.quiet
@@ -143,6 +165,7 @@ def command(
     model_options: tuple[str, ...],
     config_file: Path | None,
     resume: Path | None,
+    force: bool,
     device: str,
     out: Path | None,
     project: Path,
@@ -156,41 +179,76 @@ def command(
     # large tensors, without which a CPU spends a fifth of its time on clearing memory
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or processes tell that all of a network was needed
+    from detseg.training import processes
     from detseg.training.config import TrainConfig
     from detseg.training.setup import prepare
 
+    values = {key: value for key, value in given.items() if value is not None}
+    values |= {"device": device} if device != "auto" else {}
+    values |= _data(data or data_option, needed=config_file is None and resume is None)
+    values |= _special(values, model_options)
+    finds_batch = values.get("batch") == "auto"
+    if finds_batch:
+        del values["batch"]
     if resume is not None:
+        if finds_batch:
+            raise click.UsageError("a resumed run has its own batch; leave --batch auto out")
+        _expect_nothing_against_resuming(config_file, out, name)
         folder = resume
-        config = TrainConfig.load(_config_of(resume))
+        config = train_resume.resumed_config(resume, values, force=force, quiet=not processes.is_first())
     else:
-        values = {key: value for key, value in given.items() if value is not None}
-        values |= {"device": device} if device != "auto" else {}
-        values |= _data(data or data_option, needed=config_file is None)
-        values |= _special(values, model_options)
         values = values if config_file else {**_as_its_weights(values), **values}
         config = TrainConfig.load(config_file, **values) if config_file else TrainConfig.checked(values, "options")
         folder = choose(out, project, name, reuse=exist_ok, make=False)
         _expect_no_run(folder)
-    with _Download(quiet) as download:
-        prepared = prepare(config, _command_line(resume), download.progress)
-    if resume is None:
-        folder = choose(out, project, name, reuse=exist_ok)
-        config.save(folder / "config.yaml")
+    with processes.start(config, _teller(resume)) as group:
+        quiet = quiet or not group.first
+        with _Download(quiet) as download:  # others find in the cache what the first one fetched
+            prepared = group.first_alone(lambda: prepare(config, _command_line(resume), download.progress))
+        if resume is not None:
+            group.first_alone(lambda: train_resume.expect_same_data(folder, prepared, force=force, quiet=quiet))
+        elif group.first:
+            folder = choose(out, project, name, reuse=exist_ok)
+        folder = group.of_first(folder)
+        if finds_batch:
+            prepared = _with_fitting_batch(prepared, group, quiet)
+        if group.first:
+            prepared.config.save(folder / "config.yaml")
+        if not quiet:
+            _introduce(prepared, group.count, folder)
+        return _run(prepared, group, folder, quiet)
+
+
+def _with_fitting_batch(prepared: Prepared, group: Processes, quiet: bool) -> Prepared:
+    """--batch auto: the largest batch that every device holds its share of."""
+    from detseg.training.loop import batch_that_fits
+
+    own = batch_that_fits(prepared.model, prepared.data, prepared.config, group.fabric)
+    shares = [share for share in group.gather(own) if share is not None]
+    batch = min(shares) * group.count if shares else prepared.config.batch
     if not quiet:
-        _introduce(prepared, folder)
-    return _run(prepared, folder, quiet)
+        why = "fills 80 % of the GPU's memory" if shares else "the default, since there is no GPU to fill"
+        click.echo(f"--batch auto: {batch}, {why}", err=True)
+    return prepared.with_batch(batch)
+
+
+def _teller(resume: Path | None) -> Callable[[str], None]:
+    again = "--resume and the folder of the run" if resume is None else f"--resume {resume}"
+    return lambda line: click.echo(f"{line}; go on with: detseg train {again}", err=True)
+
+
+def _expect_nothing_against_resuming(config_file: Path | None, out: Path | None, name: str | None) -> None:
+    for option, value in (("--config", config_file), ("--out", out), ("--name", name)):
+        if value is not None:
+            raise click.UsageError(f"a resumed run has its own folder and configuration; leave {option} out")
 
 
 def _expect_no_run(folder: Path) -> None:
-    if (folder / "state.pt").exists():
+    from detseg.training.folder import state_file
+
+    if state_file(folder).exists():
         raise DetsegError(f"{folder}: holds a run already; go on with --resume {folder}, or choose another folder")
-
-
-def _config_of(run: Path) -> Path:
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise DetsegError(f"{run}: no run to resume: it has no config.yaml")
-    return path
 
 
 def _data(data: str | None, *, needed: bool) -> dict[str, str]:
@@ -241,16 +299,14 @@ def _as_its_weights(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _command_line(resume: Path | None) -> str:
-    """What started the run: of a resumed one, the words that its checkpoints remember."""
-    last = resume / "weights" / "last.safetensors" if resume is not None else None
-    if last is not None and last.is_file():
-        from detseg.checkpoints import read_card
+    """What started the run: of a resumed one, the words that its state remembers."""
+    from detseg.training.folder import origin_of_run
 
-        return str(read_card(last).training["command"])
-    return shlex.join(["detseg", *sys.argv[1:]])
+    began = origin_of_run(resume) if resume is not None else None
+    return shlex.join(["detseg", *sys.argv[1:]]) if began is None else str(began["command"])
 
 
-def _introduce(prepared: Prepared, folder: Path) -> None:
+def _introduce(prepared: Prepared, count: int, folder: Path) -> None:
     """What will be trained, on what, into which folder."""
     from detseg.annotations import AnnotationSet
     from detseg.annotations.semantic import SemanticSet
@@ -263,6 +319,7 @@ def _introduce(prepared: Prepared, folder: Path) -> None:
     lines = [
         f"{config.model} on {config.backbone}: {millions:.2f} M parameters, {learning:.2f} M learn",
         f"{len(truth)} pictures, {objects} of {len(truth.categories)} classes; {validation}",
+        _about_steps(config, count),
     ]
     if prepared.anchors is not None:
         lines += _about_anchors(prepared)
@@ -278,6 +335,14 @@ def _introduce(prepared: Prepared, folder: Path) -> None:
     if truth.faults:
         lines.append(f"{len(truth.faults)} faults in the data, the first: {truth.faults[0]} (all: detseg data info)")
     click.echo("\n".join([*lines, f"run folder: {folder}"]), err=True)
+
+
+def _about_steps(config: TrainConfig, count: int) -> str:
+    """How many pictures an optimiser step sees, who computes them, and how far it goes."""
+    shared = f" on {count} devices" if count > 1 else ""
+    batches = f"{config.accumulate} batches of {config.batch}" if config.accumulate > 1 else "one batch"
+    step = f"{config.batch * config.accumulate} pictures a step ({batches}{shared})"
+    return f"{step}, learning rate up to {config.lr:g}"
 
 
 def _remarks(prepared: Prepared) -> list[str]:
@@ -305,39 +370,43 @@ def _about_anchors(prepared: Prepared) -> list[str]:
     return lines
 
 
-def _run(prepared: Prepared, folder: Path, quiet: bool) -> Exit:
+def _run(prepared: Prepared, group: Processes, folder: Path, quiet: bool) -> Exit:
     from detseg.training.folder import RunFolder
     from detseg.training.loop import Trainer
 
     from . import train_validation
 
     config = prepared.config
-    _search(prepared, quiet)
+    group.first_alone(lambda: _search(prepared, quiet))
     bar = _Bar(config.epochs, quiet)
     trainer = Trainer(
         model=prepared.model,
         preprocess=prepared.card.preprocess,
         data=prepared.data,
         config=config,
-        folder=RunFolder(folder, prepared.card),
-        validate=train_validation.of(prepared),
+        folder=RunFolder(folder, prepared.card, prepared.origin),
+        validate=train_validation.of(prepared, group),
         report=bar,
+        processes=group,
     )
     try:
         state = trainer.run()
     except KeyboardInterrupt:
-        click.echo(f"the epochs and stages that ended are kept; go on with: detseg train --resume {folder}", err=True)
+        if group.first:
+            click.echo(f"what was done is kept; go on with: detseg train --resume {folder}", err=True)
         raise
+    if not group.first:
+        return Exit.OK
     if not bar.epochs_seen + bar.stages_seen:
         click.echo("the run was finished already", err=True)
     best = folder / "weights" / "best.safetensors"
     click.echo(
         f"best {train_validation.decisive_name(prepared)} {state.best:.3f} after epoch {state.best_epoch}: {best}"
     )
-    if bar.unreadable:
-        click.echo(f"{len(bar.unreadable)} pictures could not be read and were left out:", err=True)
-        click.echo("\n".join(f"  {line}" for line in sorted(bar.unreadable)[:10]), err=True)
-    return Exit.SOME_FAILED if bar.unreadable else Exit.OK
+    if state.unreadable:
+        click.echo(f"{len(state.unreadable)} pictures could not be read and were left out:", err=True)
+        click.echo("\n".join(printable(f"  {path}: {cause}") for path, cause in state.unreadable[:10]), err=True)
+    return Exit.SOME_FAILED if state.unreadable else Exit.OK
 
 
 def _search(prepared: Prepared, quiet: bool) -> None:
@@ -382,7 +451,6 @@ class _Bar:
 
     def __init__(self, epochs: int, quiet: bool) -> None:
         self.epochs, self.quiet = epochs, quiet
-        self.unreadable: set[str] = set()
         self.epochs_seen = self.stages_seen = 0
         self._bar: Progress | None = None
 
@@ -398,7 +466,7 @@ class _Bar:
         if self._bar is None:
             label = f"epoch {event.epoch + 1}/{self.epochs}"
             self._bar = Progress(label, event.steps, unit="steps", quiet=self.quiet).__enter__()
-        self._bar.advance(note=f"loss {event.loss:.3f}")
+        self._bar.advance(event.step - self._bar.done, note=f"loss {event.loss:.3f}")
 
     def _stage(self, event: Any) -> None:
         if self._bar is None:
@@ -414,7 +482,6 @@ class _Bar:
             self._bar.__exit__(None, None, None)
             self._bar = None
         self.epochs_seen += 1
-        self.unreadable |= {str(error) for error in event.unreadable}
         if self.quiet:
             return
         losses = ", ".join(f"{name} {value:.3f}" for name, value in event.losses.items())

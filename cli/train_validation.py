@@ -1,14 +1,20 @@
-"""How a model in training is measured: the numbers of a validation, and what they are called."""
+"""How a model in training is measured: the numbers of a validation, and what they are called.
+
+Several processes each look at a share of the pictures, in the batches that one process would make, so that what they
+find is the same to the last bit. The first one gathers it, measures once, and tells the others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from detseg import evaluation
 from detseg.annotations import AnnotationSet
 from detseg.annotations.semantic import IGNORE, SemanticSet
-from detseg.evaluation.label_maps import evaluate_label_maps
+from detseg.evaluation.label_maps import confusion, overall
 from detseg.pipeline import detect_files, segment_files
 from detseg.postprocess import Selection
 from detseg.results import Detections
@@ -16,15 +22,32 @@ from detseg.results import Detections
 from .eval_request import pictures_of
 
 if TYPE_CHECKING:
+    from detseg.training.processes import Processes
     from detseg.training.setup import Prepared
 
+T = TypeVar("T")
 Validate = Callable[[Any], dict[str, float]]
 
 
-def of(prepared: Prepared) -> Validate:
+def of(prepared: Prepared, group: Processes) -> Validate:
     """Measures on the validation pictures; on the training pictures themselves where there are none."""
     truth = prepared.validation or prepared.truth
-    return _maps(prepared, truth) if isinstance(truth, SemanticSet) else _objects(prepared, truth)
+    if isinstance(truth, SemanticSet):
+        return _maps(prepared, truth, group)
+    return _objects(prepared, truth, group)
+
+
+def own_share(count: int, batch: int, rank: int, processes: int) -> list[int]:
+    """The pictures, of `count`, that a process looks at: every so many of the batches that one process would make."""
+    return [i for i in range(count) if i // batch % processes == rank]
+
+
+def _in_order(shares: Sequence[Sequence[T]], count: int, batch: int) -> list[T]:
+    """What the processes found in their shares, in the order of the pictures."""
+    found: dict[int, T] = {}
+    for rank, share in enumerate(shares):
+        found |= zip(own_share(count, batch, rank, len(shares)), share, strict=True)
+    return [found[i] for i in range(count)]
 
 
 def decisive_name(prepared: Prepared) -> str:
@@ -44,24 +67,29 @@ def metric_name(key: str) -> str:
     return f"{kind} {rest.upper()}".strip()
 
 
-def _objects(prepared: Prepared, truth: AnnotationSet) -> Validate:
+def _objects(prepared: Prepared, truth: AnnotationSet, group: Processes) -> Validate:
     """COCO's numbers, of boxes and where there are such of masks."""
     from detseg import catalog
     from detseg.runtimes.live import LiveRuntime
 
     files, config = pictures_of(truth), prepared.config
     selection = Selection.for_measuring(catalog.usual_nms(config.model))
+    mine = own_share(len(files), config.batch, group.rank, group.count)
 
     def validate(model: Any) -> dict[str, float]:
         runtime = LiveRuntime(prepared.card, model)
+        own = [files[i] for i in mine]
+        outcomes = detect_files(own, runtime, selection, batch=config.batch, proposals=prepared.proposer)
         found = [
             outcome.found
             if outcome.found is not None
             else Detections((int(truth.image_hw[i, 0]), int(truth.image_hw[i, 1])))
-            for i, outcome in enumerate(
-                detect_files(files, runtime, selection, batch=config.batch, proposals=prepared.proposer)
-            )
+            for i, outcome in zip(mine, outcomes, strict=True)
         ]
+        shares = group.gather(found)
+        return group.of_first(measured(_in_order(shares, len(files), config.batch)) if group.first else {})
+
+    def measured(found: list[Detections]) -> dict[str, float]:
         metrics = evaluation.evaluate(truth, found)
         numbers = {"ap": metrics.ap, "ap50": metrics.ap50, "ap75": metrics.ap75, "ar": metrics.ar_max}
         if prepared.masks and truth.outlines.any:
@@ -73,21 +101,23 @@ def _objects(prepared: Prepared, truth: AnnotationSet) -> Validate:
     return validate
 
 
-def _maps(prepared: Prepared, truth: SemanticSet) -> Validate:
+def _maps(prepared: Prepared, truth: SemanticSet, group: Processes) -> Validate:
     """Of label maps; all pixels of a picture that cannot be read count as missed."""
-    import numpy as np
-
     from detseg.runtimes.live import LiveRuntime
 
     files, config = pictures_of(truth), prepared.config
+    mine = own_share(len(files), config.batch, group.rank, group.count)
 
     def validate(model: Any) -> dict[str, float]:
-        outcomes = segment_files(files, LiveRuntime(prepared.card, model), batch=config.batch)
-        found = (
-            np.full_like(truth.label_map(i), IGNORE) if outcome.found is None else outcome.found.labels
-            for i, outcome in enumerate(outcomes)
-        )
-        metrics = evaluate_label_maps(truth, found)
-        return {name: getattr(metrics, name) for name in ("miou", "pixel_accuracy", "mean_accuracy")}
+        own = [files[i] for i in mine]
+        outcomes = segment_files(own, LiveRuntime(prepared.card, model), batch=config.batch)
+        size = len(truth.categories)
+        counts = np.zeros((size, size + 1), np.int64)
+        for i, outcome in zip(mine, outcomes, strict=True):
+            there = truth.label_map(i)
+            found = np.full_like(there, IGNORE) if outcome.found is None else outcome.found.labels
+            counts += confusion(there, found, size)
+        numbers = overall(np.sum(group.gather(counts), axis=0))
+        return {name: numbers[name] for name in ("miou", "pixel_accuracy", "mean_accuracy")}
 
     return validate

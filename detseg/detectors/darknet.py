@@ -33,6 +33,7 @@ from detseg.checkpoints.darknet_weights import Header, Numbers, read_weights
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError, WeightsError
 from detseg.parts import darknet_layers as layers
+from detseg.parts.batch_share import normaliser
 from detseg.parts.class_rows import ClassRows
 from detseg.parts.darknet_heads import BatchTruth, Head, assign
 from detseg.preprocess import Preprocess
@@ -90,7 +91,7 @@ class Darknet(Detector):
         grids = [(raw.shape[2], raw.shape[3]) for _, raw in answers]
         priors = [head.priors(frame_hw, grid) for (head, _), grid in zip(answers, grids, strict=True)]
         positives = assign(truth.boxes, priors, grids, frame_hw, self.iou_thresh)
-        count = max(1, sum(len(own.truth) for own in positives))
+        count = normaliser(sum(len(own.truth) for own in positives))
         parts = [head.losses(raw, truth, own, frame_hw) for (head, raw), own in zip(answers, positives, strict=True)]
         box, objectness, classes = (torch.stack(terms).sum() / count for terms in zip(*parts, strict=True))
         return {

@@ -40,6 +40,7 @@ from detseg.backbones.spec import Backbone
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
 from detseg.parts.area_pool import area_pool
+from detseg.parts.batch_share import normaliser
 from detseg.parts.box_losses import box_loss
 from detseg.parts.class_rows import ClassRows
 from detseg.results import RawDetections
@@ -120,11 +121,11 @@ class Localiser(Detector):
         y = self(images)
         known, shown = holds != UNKNOWN, holds == OBJECT
         presence = F.binary_cross_entropy_with_logits(y[known, 0], holds[known].float(), reduction="sum")
-        objects = shown.sum().clamp(min=1)
+        objects = normaliser(shown.sum())
         classes = F.cross_entropy(y[shown, 5:], labels[shown], reduction="sum")
         box = self._box_losses(y[shown], boxes[shown], frame_hw).sum()
         return {
-            "presence": config.presence_weight * presence / known.sum().clamp(min=1),
+            "presence": config.presence_weight * presence / normaliser(known.sum()),
             "box": config.box_weight * box / objects,
             "class": config.class_weight * classes / objects,
         }

@@ -50,6 +50,7 @@ from detseg.checkpoints import Card
 from detseg.checkpoints.torchvision_ssd import read_torchvision_ssd
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
+from detseg.parts.batch_share import normaliser
 from detseg.parts.box_coder import BoxCoder
 from detseg.parts.class_rows import ClassRows
 from detseg.parts.default_boxes import Shapes, default_boxes, shapes_of
@@ -196,7 +197,7 @@ class SSD(Detector):
         wanted = [self._wanted(priors, target) for target in targets]
         classes = torch.stack([classes for classes, _ in wanted])  # (N, P)
         positive = classes > 0
-        count = positive.sum().clamp(min=1)
+        count = normaliser(positive.sum())
         box = F.smooth_l1_loss(deltas[positive], torch.cat([goal for _, goal in wanted]), reduction="sum")
         loss = F.cross_entropy(logits.flatten(0, 1), classes.clamp(min=0).flatten(), reduction="none")
         loss = loss.view(classes.shape)

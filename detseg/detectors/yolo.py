@@ -41,6 +41,7 @@ from detseg.backbones.catalog import build_backbone
 from detseg.backbones.spec import FeatureSpec
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
+from detseg.parts.batch_share import normaliser
 from detseg.parts.box_losses import IoUKind, paired_iou
 from detseg.parts.class_rows import ClassRows
 from detseg.parts.focal_loss import binary_focal_loss
@@ -151,7 +152,7 @@ class YOLO(Detector):
         matches = self._assign(truths, sizes)
         if self.config.assignment == "dynamic":
             matches = self._cheapest(raws, truths, matches)
-        count = max(1, sum(len(match.truth) for match in matches))
+        count = normaliser(sum(len(match.truth) for match in matches))
         parts = [
             self._losses_at(raw.float(), anchors, stride, truths, match)
             for raw, anchors, stride, match in zip(raws, self.anchors, self.config.strides, matches, strict=True)

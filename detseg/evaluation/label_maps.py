@@ -122,9 +122,9 @@ class _Counts:
     def metrics(self, truth: SemanticSet) -> SemanticMetrics:
         """The numbers so far."""
         accuracy, precision, iou, dice = _ratios(self.confusion)
+        numbers = overall(self.confusion)
         edges = np.divide(self.f_sum, self.f_count, out=np.full(len(iou), -1.0), where=self.f_count > 0)
-        pixels, right = self.confusion.sum(axis=1), np.diagonal(self.confusion)
-        total = int(pixels.sum())
+        pixels = self.confusion.sum(axis=1)
         columns = zip(
             self.shown.tolist(),
             pixels.tolist(),
@@ -133,18 +133,28 @@ class _Counts:
         )
         names = zip(truth.categories.names, truth.categories.ids, strict=True)
         return SemanticMetrics(
-            pixel_accuracy=float(right.sum() / total) if total else -1.0,
-            mean_accuracy=_mean(accuracy),
-            miou=_mean(iou),
-            fwiou=float(np.sum(pixels / total * np.maximum(iou, 0))) if total else -1.0,
-            dice=_mean(dice),
+            **numbers,
             boundary_f=_mean(edges),
             images=len(truth),
-            pixels=total,
+            pixels=int(pixels.sum()),
             per_class=tuple(SemanticClass(*name, *row) for name, row in zip(names, columns, strict=True)),
             per_picture=tuple(self.per_picture),
             confusion=self.confusion,
         )
+
+
+def overall(counts: NDArray[np.int64]) -> dict[str, float]:
+    """The numbers of `SemanticMetrics` over all classes that a table (K, K + 1) as of `confusion` tells."""
+    accuracy, _, iou, dice = _ratios(counts)
+    pixels, right = counts.sum(axis=1), np.diagonal(counts)
+    total = int(pixels.sum())
+    return {
+        "pixel_accuracy": float(right.sum() / total) if total else -1.0,
+        "mean_accuracy": _mean(accuracy),
+        "miou": _mean(iou),
+        "fwiou": float(np.sum(pixels / total * np.maximum(iou, 0))) if total else -1.0,
+        "dice": _mean(dice),
+    }
 
 
 def confusion(there: NDArray[np.uint8], found: NDArray[np.uint8], size: int) -> NDArray[np.int64]:

@@ -35,6 +35,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detseg.parts.batch_share import normaliser
 from detseg.parts.label_maps import IGNORE, LabelMaps
 
 Weighting = Literal["none", "median", "inverse", "effective"]
@@ -130,7 +131,7 @@ def _mean_of_pixels(each: Tensor, truth: LabelMaps, config: LossConfig) -> Tenso
         shares = shares * each.new_tensor(config.class_weights)[truth.labels.where(counted, 0)]
     if truth.weights is not None:
         shares = shares * truth.weights
-    return (each * shares).sum() / shares.sum().clamp(min=torch.finfo(each.dtype).tiny)
+    return (each * shares).sum() / normaliser(shares.sum(), torch.finfo(each.dtype).tiny)
 
 
 class Regions(NamedTuple):

@@ -69,8 +69,11 @@ class TrainConfig(BaseModel):
 
     eval_every: int = Field(5, ge=1)
     patience: int = Field(0, ge=0)  # evaluations without a better AP before the run stops; 0: never
+    checkpoint_every: int = Field(0, ge=0)  # optimiser steps between saved states; 0: at the end of epochs only
     workers: int = Field(1, ge=0)
     device: str = "auto"
+    devices: int = Field(1, ge=1)  # a process for each, which share every batch out among them
+    nodes: int = Field(1, ge=1)  # machines, each with as many devices
     seed: int = 0
 
     @model_validator(mode="before")

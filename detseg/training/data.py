@@ -313,15 +313,23 @@ class EpochBatches(Sampler[list[Ticket]]):
 
     With fit="shorter", unless crops are cut, a batch's frame is as large as the largest of its pictures, so that
     upright ones and others go into batches of their own as far as they can; `image_hw` (count, 2) then says their
-    sizes.
+    sizes. `part` (rank, processes): of every batch only this process's share, which may be empty.
     """
 
-    def __init__(self, count: int, config: TrainConfig, image_hw: NDArray[Any] | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        config: TrainConfig,
+        image_hw: NDArray[Any] | None = None,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
         self.count = count
+        self.part = part
         self.config = config
         own_shape = config.fit == "shorter" and (config.layout != "crops" or config.augment == "none")
         self.image_hw = image_hw if own_shape else None
         self.epoch = 0
+        self.first = 0  # the batches of the epoch before this one are left out
 
     def __len__(self) -> int:
         """Batches an epoch; a last short one counts unless it is the only loss of a fuller one."""
@@ -342,10 +350,14 @@ class EpochBatches(Sampler[list[Ticket]]):
             blended = (
                 rng.random(len(chosen)) < config.mixup if composed and config.mixup else np.zeros(len(chosen), bool)
             )
-            yield [
+            if i < self.first:
+                continue
+            tickets = [
                 Ticket(self.epoch, int(j), frame_hw, bool(m), bool(b), limits)
                 for j, m, b in zip(chosen, in_mosaic, blended, strict=True)
             ]
+            rank, processes = self.part
+            yield tickets[rank::processes]
 
     def _order(self, rng: np.random.Generator) -> NDArray[np.intp]:
         """The pictures as they are drawn; those of like shape in a row where frames have their shape."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,16 @@ class MovingAverage:
         self.decay = decay
         self.steps = 0
         self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs back."""
+        return {"steps": self.steps, "state": self.state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self.steps = state_dict["steps"]
+        for name, value in state_dict["state"].items():
+            self.state[name].copy_(value)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:

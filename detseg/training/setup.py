@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +50,21 @@ class Prepared:
     known_classes: tuple[str, ...] | None = None  # those that the checkpoint knows, too; None without one
     masks: bool = False  # whether a detector learns from masks, and answers with them
     proposer: Proposer | None = None  # where its proposals come from, if it looks at such
+
+    @cached_property
+    def origin(self) -> dict[str, Any]:
+        """What the run is started with: its command, and its data in plain values that differ where the data do."""
+        sets = {"training": self.truth, **({"validation": self.validation} if self.validation is not None else {})}
+        data = {f"{part} {name}": value for part, truth in sets.items() for name, value in about_data(truth).items()}
+        return {"command": self.card.training["command"], "data": data}
+
+    def with_batch(self, batch: int) -> Prepared:
+        """The same, to be trained with another batch."""
+        config = self.config.model_copy(update={"batch": batch})
+        data = copy(self.data)
+        data.config = config
+        training = {**self.card.training, "settings": {**self.card.training["settings"], "batch": batch}}
+        return replace(self, config=config, data=data, card=replace(self.card, training=training))
 
     @property
     def truth(self) -> AnnotationSet | SemanticSet:
@@ -266,12 +283,17 @@ def _start_from(
 
 def provenance(config: TrainConfig, truth: AnnotationSet | SemanticSet, command: str) -> dict[str, Any]:
     """Where a checkpoint comes from: data, command, settings, versions, machine."""
-    about = {"name": Path(config.data).name, "fingerprint": truth.fingerprint(), "pictures": len(truth)}
     return {
-        "data": about | ({"objects": len(truth.boxes)} if isinstance(truth, AnnotationSet) else {}),
+        "data": {"name": Path(config.data).name, **about_data(truth)},
         "command": command,
         "settings": config.model_dump(exclude={"data"}),
         "versions": {name: version(name) for name in ("detseg", "torch", "torchvision", "albumentations", "numpy")},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
         + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"),
     }
+
+
+def about_data(truth: AnnotationSet | SemanticSet) -> dict[str, Any]:
+    """How many pictures and objects there are, and the hash of them all."""
+    objects = {"objects": len(truth.boxes)} if isinstance(truth, AnnotationSet) else {}
+    return {"fingerprint": truth.fingerprint(), "pictures": len(truth), **objects}

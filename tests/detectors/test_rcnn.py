@@ -258,7 +258,7 @@ def before(room, name):
     setattr(room, name, die)
 
 DEATHS = {
-    "fine-tuning": lambda: after(folder.RunFolder, "save_state", lambda run, state, *_: state.epoch == 1),
+    "fine-tuning": lambda: after(folder.RunFolder, "save_state", lambda run, state, _: state.epoch == 1),
     "features": lambda: after(stages, "_write", lambda file, _: file.name.startswith("0000002")),
     "SVMs": lambda: before(stages.MinedSVM, "learn"),
     "box regressions": lambda: after(stages, "_write", lambda file, _: file.name == "regression-0.npz"),
