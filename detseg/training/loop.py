@@ -25,6 +25,7 @@ from detseg.annotations.origin import origin_of
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DataError, DetsegError
 from detseg.parts.batch_share import sharing
+from detseg.parts.depthwise import quicken
 from detseg.parts.label_maps import IGNORE, LabelMaps
 from detseg.preprocess import Preprocess
 from detseg.segmenters.contract import Segmenter
@@ -126,6 +127,7 @@ class Trainer:
         self.fabric = self.group.fabric
         self._expect_shareable()
         self.model.to(memory_format=torch.channels_last)
+        quicken(self.model)
         if self.group.count > 1 and self.fabric.device.type == "cuda":  # torch has it for GPUs only
             nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         self.network: Any
