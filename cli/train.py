@@ -18,7 +18,7 @@ from . import options, train_resume
 from .exits import Exit
 from .progress import Progress, track
 from .run_folder import choose
-from .tables import printable
+from .tables import printable, table
 
 if TYPE_CHECKING:
     from detseg.training.config import TrainConfig
@@ -93,6 +93,11 @@ _SETTINGS = (
     _setting("--batch", type=_Batch(), aliases=("--batch-size",),
              help="Pictures a step, of all devices together; auto: as many as a GPU's memory holds.  [default: 16]"),
     _setting("--accumulate", type=click.IntRange(1), help="Batches an optimiser step.  [default: 1]"),
+    _setting("--balance", type=click.Choice(["none", "repeat", "classes"]),
+             help="Show rare classes more: repeat pictures by their rarest class, or take classes in turns.  "
+             "[default: none]"),
+    _setting("--balance-threshold", type=click.FloatRange(0, 1, min_open=True),
+             help="Of repeat: share of the pictures below which a class is rare.  [default: the median class]"),
     _setting("--lr", type=float, aliases=("--lr0",), help="Learning rate.  [default: 0.001]"),
     _setting("--backbone-lr", type=float, help="The backbone's rate, times --lr.  [default: 0.2]"),
     _setting("--optimizer", type=click.Choice(["adamw", "sgd"], case_sensitive=False), help="[default: adamw]"),
@@ -321,6 +326,8 @@ def _introduce(prepared: Prepared, count: int, folder: Path) -> None:
         f"{len(truth)} pictures, {objects} of {len(truth.categories)} classes; {validation}",
         _about_steps(config, count),
     ]
+    if config.balance != "none":
+        lines += _about_balance(prepared)
     if prepared.anchors is not None:
         lines += _about_anchors(prepared)
     if prepared.known_classes is not None:
@@ -343,6 +350,19 @@ def _about_steps(config: TrainConfig, count: int) -> str:
     batches = f"{config.accumulate} batches of {config.batch}" if config.accumulate > 1 else "one batch"
     step = f"{config.batch * config.accumulate} pictures a step ({batches}{shared})"
     return f"{step}, learning rate up to {config.lr:g}"
+
+
+def _about_balance(prepared: Prepared) -> list[str]:
+    """What each class gains by the pictures that are shown more."""
+    from detseg.training.balance import effective_counts
+
+    draw = prepared.data.draw
+    rows = [
+        (printable(each.name), each.pictures, each.objects, f"{each.pictures_shown:.0f}", f"{each.objects_shown:.0f}")
+        for each in effective_counts(draw, prepared.truth)
+    ]
+    header = ("class", "pictures", "objects", "pictures an epoch", "objects an epoch")
+    return [f"an epoch shows {draw.length} pictures:", table(header, rows, right=range(1, 5))]
 
 
 def _remarks(prepared: Prepared) -> list[str]:

@@ -56,8 +56,8 @@ class _Depthwise(torch.autograd.Function):
         of_weight = None
         if ctx.needs_input_grad[1]:
             wide = torch.promote_types(weight.dtype, torch.float32)
-            tensors = (tensor.to(wide) for tensor in (grad, images, weight))
-            of_weight = _native(*tensors, *ctx.shape, wanted=1).to(weight.dtype)
+            found = _native(grad.to(wide), images.to(wide), weight.to(wide), *ctx.shape, wanted=1)
+            of_weight = found.to(weight.dtype)
         return of_images, of_weight, None, None, None
 
 

@@ -49,6 +49,9 @@ class TrainConfig(BaseModel):
     mosaic: float = Field(0.5, ge=0, le=1)  # share of training frames made of four pictures
     mixup: float = Field(0.0, ge=0, le=1)  # share of training frames that are two frames blended
     copy_paste: float = Field(0.0, ge=0, le=1)  # share of training frames with objects pasted in, by their masks
+    # rare classes are shown more: pictures repeated by their rarest class, or classes in turns; see balance.py
+    balance: Literal["none", "repeat", "classes"] = "none"
+    balance_threshold: float | None = Field(None, gt=0, le=1)  # of repeat; None: the median share of pictures
     border_weight: float = Field(0.0, ge=0)  # of pixels between near objects of a label map; 10 in U-Net's paper
     plain_epochs: float = Field(0.15, ge=0, le=1)  # last share of the run without mosaic, mixup, copy-paste
 

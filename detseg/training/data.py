@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -37,6 +38,7 @@ from detseg.parts.label_maps import LabelMaps
 from detseg.preprocess import Placement, Preprocess
 from detseg.preprocess.recipe import lay_in, lay_in_map
 from detseg.proposals import Proposer
+from detseg.training.balance import Draw, Once, draw_of
 from detseg.training.config import TrainConfig
 
 Truth = TypeVar("Truth", AnnotationSet, SemanticSet)
@@ -54,6 +56,7 @@ class Ticket(NamedTuple):
     mosaic: bool
     mixup: bool = False
     limits: tuple[int, int] | None = None
+    turn: int = 0  # how often the epoch has shown the picture before
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +116,13 @@ class FrameSet(Dataset[Any], ABC, Generic[Truth]):
     def __len__(self) -> int:
         return len(self.truth)
 
+    @cached_property
+    def draw(self) -> Draw:
+        """Which pictures an epoch shows, and how often."""
+        return draw_of(self.config.balance, self.truth, self.config.balance_threshold)
+
     def __getitem__(self, ticket: Ticket) -> tuple[Sample | None, list[str], list[ImageError]]:
-        rng = np.random.default_rng([self.config.seed, ticket.epoch, ticket.picture])
+        rng = np.random.default_rng(_place(self.config.seed, ticket))
         errors: list[ImageError] = []
         chosen: list[int] = []
         frame = self._frame(ticket.picture, ticket, rng, chosen, errors)
@@ -308,8 +316,27 @@ def _background(truth: SemanticSet) -> int:
     return found[0]
 
 
+def _place(seed: int, ticket: Ticket) -> list[int]:
+    """What all that is drawn for a ticket rests on."""
+    again = [ticket.turn] if ticket.turn else []
+    return [seed, ticket.epoch, ticket.picture, *again]
+
+
+def _turns(order: NDArray[np.intp]) -> NDArray[np.intp]:
+    """(n,) pictures in a row -> how often each was there before."""
+    by_picture = np.argsort(order, kind="stable")
+    ordered = order[by_picture]
+    begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    lengths = np.diff(np.concatenate([begins, [len(order)]]))
+    turns = np.zeros(len(order), np.intp)
+    turns[by_picture] = np.arange(len(order)) - np.repeat(begins, lengths)
+    return turns
+
+
 class EpochBatches(Sampler[list[Ticket]]):
-    """The batches of an epoch: every picture once, in an order and at sizes drawn from (seed, epoch).
+    """The batches of an epoch, in an order and at sizes drawn from (seed, epoch).
+
+    Every picture comes once, or as often as `draw` says.
 
     With fit="shorter", unless crops are cut, a batch's frame is as large as the largest of its pictures, so that
     upright ones and others go into batches of their own as far as they can; `image_hw` (count, 2) then says their
@@ -322,8 +349,9 @@ class EpochBatches(Sampler[list[Ticket]]):
         config: TrainConfig,
         image_hw: NDArray[Any] | None = None,
         part: tuple[int, int] = (0, 1),
+        draw: Draw | None = None,
     ) -> None:
-        self.count = count
+        self.draw = Once(count) if draw is None else draw
         self.part = part
         self.config = config
         own_shape = config.fit == "shorter" and (config.layout != "crops" or config.augment == "none")
@@ -333,17 +361,19 @@ class EpochBatches(Sampler[list[Ticket]]):
 
     def __len__(self) -> int:
         """Batches an epoch; a last short one counts unless it is the only loss of a fuller one."""
-        full, rest = divmod(self.count, self.config.batch)
+        full, rest = divmod(self.draw.length, self.config.batch)
         return max(1, full + (rest >= self.config.batch / 2))
 
     def __iter__(self) -> Iterator[list[Ticket]]:
         config = self.config
         rng = np.random.default_rng([config.seed, self.epoch])
         order = self._order(rng)
-        plain = self.epoch >= round(config.epochs * (1 - config.plain_epochs))
+        turns = _turns(order)
+        plain = self.epoch >= config.plain_from
         for i in range(len(self)):
             side = self._side(rng, plain)
-            chosen = order[i * config.batch : (i + 1) * config.batch]
+            mine = slice(i * config.batch, (i + 1) * config.batch)
+            chosen = order[mine]
             frame_hw, limits = self._frame(side, chosen)
             composed = not plain and config.augment != "none"
             in_mosaic = rng.random(len(chosen)) < (config.mosaic if composed else 0)
@@ -353,15 +383,15 @@ class EpochBatches(Sampler[list[Ticket]]):
             if i < self.first:
                 continue
             tickets = [
-                Ticket(self.epoch, int(j), frame_hw, bool(m), bool(b), limits)
-                for j, m, b in zip(chosen, in_mosaic, blended, strict=True)
+                Ticket(self.epoch, int(j), frame_hw, bool(m), bool(b), limits, int(turn))
+                for j, m, b, turn in zip(chosen, in_mosaic, blended, turns[mine], strict=True)
             ]
             rank, processes = self.part
             yield tickets[rank::processes]
 
     def _order(self, rng: np.random.Generator) -> NDArray[np.intp]:
         """The pictures as they are drawn; those of like shape in a row where frames have their shape."""
-        order = rng.permutation(self.count)
+        order = self.draw.order(rng)
         if self.image_hw is None:
             return order
         upright = self.image_hw[order, 0] > self.image_hw[order, 1]

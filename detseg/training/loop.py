@@ -136,7 +136,7 @@ class Trainer:
         self.network.mark_forward_method("losses")
         self.average = MovingAverage(self.model, config.ema) if config.ema else None
         part = (self.group.rank, self.group.count)
-        self.batches = EpochBatches(len(self.data), config, self.data.truth.image_hw, part)
+        self.batches = EpochBatches(len(self.data), config, self.data.truth.image_hw, part, self.data.draw)
         feed = self.fabric.setup_dataloaders(
             loader(self.data, self.batches, config.workers), use_distributed_sampler=False, move_to_device=False
         )

@@ -31,7 +31,7 @@ def frame_set(config: TrainConfig) -> FrameSet[Any]:
 
 def tickets(frames: FrameSet[Any], epoch: int) -> dict[int, Ticket]:
     """Picture -> what an epoch (from 0) orders of it; a last short batch may leave some out."""
-    batches = EpochBatches(len(frames), frames.config, frames.truth.image_hw)
+    batches = EpochBatches(len(frames), frames.config, frames.truth.image_hw, draw=frames.draw)
     batches.epoch = epoch
     return {ticket.picture: ticket for batch in batches for ticket in batch}
 
