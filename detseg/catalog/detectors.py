@@ -47,7 +47,7 @@ _MOBILE_RCNN = {
 }
 _ONE_MAP_RCNN = {"maps.strides": (16,), "maps.width": 0, "rpn.sizes": ((128, 256, 512),), "rpn.width": 512}
 _RFCN_STRUCTURE = (
-    *("stride", "rpn.sizes", "rpn.aspect_ratios", "rpn.shapes", "rpn.depth", "rpn.width"),
+    *("stride", "stage", "rpn.sizes", "rpn.aspect_ratios", "rpn.shapes", "rpn.depth", "rpn.width"),
     *("head.grid", "head.width", "head.norm"),
 )
 _PAPER_RFCN = {"rpn.inside_only": True}

@@ -101,6 +101,7 @@ class RFCNConfig:
     num_classes: int
     backbone: str = "resnet101"  # sec. 2
     stride: Literal[8, 16, 32] = 16  # of the score maps, "A trous and stride"; 32: nothing is dilated
+    stage: Literal[4, 5] = 5  # whose maps judge, sec. 2; 4: fine maps of small networks cost less, stage 5 is left out
     rpn: ProposalConfig = field(default_factory=lambda: ProposalConfig(width=512, train_kept=300))  # N = 300, sec. 4.1
     head: HeadConfig = field(default_factory=HeadConfig)
     regions: LessonConfig = field(default_factory=LessonConfig)
@@ -108,6 +109,8 @@ class RFCNConfig:
     def __post_init__(self) -> None:
         if self.num_classes < 1:
             raise ValueError("num_classes must be at least 1")
+        if self.stage == 4 and self.stride == _DEEPEST:
+            raise ValueError("stage 4 has a stride of 16 at most; take stride=16 or 8")
         if len(self.rpn.anchors) != 1:
             raise ValueError(f"proposals are made from one map, rpn.sizes are for {len(self.rpn.anchors)}")
 
@@ -120,14 +123,17 @@ class Seen(NamedTuple):
 
 
 class RFCN(Detector):
-    """Maps of stage 4, from which regions are proposed, and of stage 5, which judge them. Built by `build`."""
+    """Maps of stage 4, from which regions are proposed, and of stage 5, which judge them. Built by `build`.
+
+    With `stage=4` the former do both.
+    """
 
     takes_sizes: ClassVar[bool] = True
 
     def __init__(self, config: RFCNConfig, backbone: Backbone) -> None:
         super().__init__()
         self.config, self.backbone = config, backbone
-        proposing, judging = backbone.features
+        proposing, judging = backbone.features[0], backbone.features[-1]
         self.stride = judging.stride
         self.rpn = RegionProposals(proposing.channels, config.rpn)
         self.head = ScoreMaps(judging.channels, config.num_classes, config.head)
@@ -141,9 +147,9 @@ class RFCN(Detector):
     def forward(self, images: Tensor) -> Seen:
         """(N, 3, H, W) -> `Seen`."""
         images = padded(images, _DEEPEST)
-        proposing, judging = self.backbone(images)
-        answers = self.rpn([proposing], (images.shape[2], images.shape[3]))
-        return Seen(answers, self.head(judging))
+        maps = self.backbone(images)
+        answers = self.rpn([maps[0]], (images.shape[2], images.shape[3]))
+        return Seen(answers, self.head(maps[-1]))
 
     def judge(self, scores: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """For each picture regions (S_i, 4) -> logits (S, 1 + K), deltas (S, 4), picture by picture."""
@@ -337,8 +343,8 @@ def build(
 
     Raises BackboneError for a backbone that has not both maps or cannot be dilated.
     """
-    dilate = config.stride if config.stride < _DEEPEST else None
-    strides = (_DEEPEST // 2, _DEEPEST)
+    strides = (_DEEPEST // 2, _DEEPEST) if config.stage == 5 else (_DEEPEST // 2,)
+    dilate = config.stride if config.stride < strides[-1] else None
     try:
         backbone = build_backbone(
             config.backbone, strides=strides, weights=backbone_weights, dilate=dilate, progress=progress

@@ -225,6 +225,17 @@ def test_stage_5_keeps_the_resolution_that_is_asked_for(stride, grids):
     assert seen.scores.shape == (1, (1 + 3 + 4) * 9, grids[1], grids[1])
 
 
+@pytest.mark.parametrize(("stride", "side"), [(8, 12), (16, 6)])
+def test_stage_4_can_judge_by_itself(stride, side):
+    with torch.device("meta"):
+        net = small(backbone="resnet18", stride=stride, stage=4).eval()
+        seen = net(torch.zeros(1, 3, 96, 96))
+    assert net.head.reduce[0].in_channels == 256  # ResNet-18's stage 4
+    assert len(seen.answers.anchors[0]) == 9 * side**2
+    assert seen.scores.shape == (1, (1 + 3 + 4) * 9, side, side)
+    assert not any(parameter.shape[0] == 512 for parameter in net.backbone.parameters())  # stage 5 is not there
+
+
 @pytest.mark.parametrize("name", ["rfcn-r50", "rfcn-r101"])
 def test_the_papers_form_has_the_papers_numbers(name):
     entry = catalog.entry(name)
@@ -256,6 +267,7 @@ def test_config_survives_json():
     [
         {"head.grid": 0},
         {"stride": 4},
+        {"stride": 32, "stage": 4},
         {"regions.samples": 0},
         {"regions.positive_iou": 1.5},
         {"head.kind": "max"},
