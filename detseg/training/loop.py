@@ -4,8 +4,9 @@ Built on Lightning Fabric for devices and precision. It prints nothing: what hap
 
 Several processes share every batch: the same pictures a step as one process would have, their losses weighted so that
 the gradients are those of the whole batch. What still differs from one process: samples and drop-out that the model
-draws, losses that are no sum over pictures or pixels (Dice, Jaccard, Lovasz, hard negatives of the whole batch), and on
-CPUs batch norms that learn, each of which sees its own part; on GPUs they are synchronised.
+draws, losses that are no sum over pictures or pixels (Dice, Jaccard, Lovasz, hard negatives of the whole batch, and the
+means over drawn regions of the R-CNN family), and on CPUs batch norms that learn, each of which sees its own part; on
+GPUs they are synchronised.
 """
 
 from __future__ import annotations
