@@ -37,7 +37,8 @@ Examples:
 
 DATA is a COCO, VOC or YOLO data set, for segmenters also label maps; which one is found by looking. Options of the
 model's own (see its page) go by `--option`, such as `--option box_loss=giou`. The run folder holds config.yaml,
-results.csv, curves.png and weights/best.safetensors, which `detseg detect -w` or `detseg segment -w` takes."""
+results.csv, curves.png, report.html (curves, and pictures as the model saw them epoch after epoch) and
+weights/best.safetensors, which `detseg detect -w` or `detseg segment -w` takes."""
 
 
 def _setting(*names: str, type: Any, help: str, aliases: tuple[str, ...] = ()) -> Any:
@@ -395,17 +396,19 @@ def _run(prepared: Prepared, group: Processes, folder: Path, quiet: bool) -> Exi
     from detseg.training.loop import Trainer
 
     from . import train_validation
+    from .train_report import RunReport
 
     config = prepared.config
     group.first_alone(lambda: _search(prepared, quiet))
-    bar = _Bar(config.epochs, quiet)
+    report = RunReport(prepared, folder, f"Training {folder.name}")
+    bar = _Bar(config.epochs, quiet, report.write)
     trainer = Trainer(
         model=prepared.model,
         preprocess=prepared.card.preprocess,
         data=prepared.data,
         config=config,
         folder=RunFolder(folder, prepared.card, prepared.origin),
-        validate=train_validation.of(prepared, group),
+        validate=train_validation.of(prepared, group, report.see),
         report=bar,
         processes=group,
     )
@@ -420,9 +423,8 @@ def _run(prepared: Prepared, group: Processes, folder: Path, quiet: bool) -> Exi
     if not bar.epochs_seen + bar.stages_seen:
         click.echo("the run was finished already", err=True)
     best = folder / "weights" / "best.safetensors"
-    click.echo(
-        f"best {train_validation.decisive_name(prepared)} {state.best:.3f} after epoch {state.best_epoch}: {best}"
-    )
+    decisive = train_validation.metric_name(train_validation.decisive_column(prepared))
+    click.echo(f"best {decisive} {state.best:.3f} after epoch {state.best_epoch}: {best}")
     if state.unreadable:
         click.echo(f"{len(state.unreadable)} pictures could not be read and were left out:", err=True)
         click.echo("\n".join(printable(f"  {path}: {cause}") for path, cause in state.unreadable[:10]), err=True)
@@ -467,10 +469,13 @@ class _Download:
 
 
 class _Bar:
-    """Turns what the loop reports into progress and a line an epoch on stderr."""
+    """Turns what the loop reports into progress and a line an epoch on stderr.
 
-    def __init__(self, epochs: int, quiet: bool) -> None:
-        self.epochs, self.quiet = epochs, quiet
+    `validated` is told of every epoch, from 1, that was.
+    """
+
+    def __init__(self, epochs: int, quiet: bool, validated: Callable[[int], None]) -> None:
+        self.epochs, self.quiet, self.validated = epochs, quiet, validated
         self.epochs_seen = self.stages_seen = 0
         self._bar: Progress | None = None
 
@@ -502,6 +507,8 @@ class _Bar:
             self._bar.__exit__(None, None, None)
             self._bar = None
         self.epochs_seen += 1
+        if event.metrics:
+            self.validated(event.epoch + 1)
         if self.quiet:
             return
         losses = ", ".join(f"{name} {value:.3f}" for name, value in event.losses.items())

@@ -27,14 +27,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Validate = Callable[[Any], dict[str, float]]
+See = Callable[[int, Any], None]  # the index of a picture, and the Detections or LabelMap that were found
 
 
-def of(prepared: Prepared, group: Processes) -> Validate:
-    """Measures on the validation pictures; on the training pictures themselves where there are none."""
+def of(prepared: Prepared, group: Processes, see: See) -> Validate:
+    """Measures on the validation pictures; on the training pictures themselves where there are none.
+
+    `see` is shown what is found in each picture; of several processes by the first, what that one looks at.
+    """
     truth = prepared.validation or prepared.truth
     if isinstance(truth, SemanticSet):
-        return _maps(prepared, truth, group)
-    return _objects(prepared, truth, group)
+        return _maps(prepared, truth, group, see)
+    return _objects(prepared, truth, group, see)
 
 
 def own_share(count: int, batch: int, rank: int, processes: int) -> list[int]:
@@ -50,12 +54,12 @@ def _in_order(shares: Sequence[Sequence[T]], count: int, batch: int) -> list[T]:
     return [found[i] for i in range(count)]
 
 
-def decisive_name(prepared: Prepared) -> str:
-    """What the number is called by which the best weights are kept."""
+def decisive_column(prepared: Prepared) -> str:
+    """The number by which the best weights are kept."""
     truth = prepared.validation or prepared.truth
     if isinstance(truth, SemanticSet):
-        return "mean IoU"
-    return "mask AP" if prepared.masks and truth.outlines.any else "AP"
+        return "miou"
+    return "mask_ap" if prepared.masks and truth.outlines.any else "ap"
 
 
 def metric_name(key: str) -> str:
@@ -67,7 +71,7 @@ def metric_name(key: str) -> str:
     return f"{kind} {rest.upper()}".strip()
 
 
-def _objects(prepared: Prepared, truth: AnnotationSet, group: Processes) -> Validate:
+def _objects(prepared: Prepared, truth: AnnotationSet, group: Processes, see: See) -> Validate:
     """COCO's numbers, of boxes and where there are such of masks."""
     from detseg import catalog
     from detseg.runtimes.live import LiveRuntime
@@ -86,6 +90,9 @@ def _objects(prepared: Prepared, truth: AnnotationSet, group: Processes) -> Vali
             else Detections((int(truth.image_hw[i, 0]), int(truth.image_hw[i, 1])))
             for i, outcome in zip(mine, outcomes, strict=True)
         ]
+        if group.first:
+            for i, one in zip(mine, found, strict=True):
+                see(i, one)
         shares = group.gather(found)
         return group.of_first(measured(_in_order(shares, len(files), config.batch)) if group.first else {})
 
@@ -101,7 +108,7 @@ def _objects(prepared: Prepared, truth: AnnotationSet, group: Processes) -> Vali
     return validate
 
 
-def _maps(prepared: Prepared, truth: SemanticSet, group: Processes) -> Validate:
+def _maps(prepared: Prepared, truth: SemanticSet, group: Processes, see: See) -> Validate:
     """Of label maps; all pixels of a picture that cannot be read count as missed."""
     from detseg.runtimes.live import LiveRuntime
 
@@ -117,6 +124,8 @@ def _maps(prepared: Prepared, truth: SemanticSet, group: Processes) -> Validate:
             there = truth.label_map(i)
             found = np.full_like(there, IGNORE) if outcome.found is None else outcome.found.labels
             counts += confusion(there, found, size)
+            if group.first and outcome.found is not None:
+                see(i, outcome.found)
         numbers = overall(np.sum(group.gather(counts), axis=0))
         return {name: numbers[name] for name in ("miou", "pixel_accuracy", "mean_accuracy")}
 

@@ -45,6 +45,10 @@ def test_a_run_leaves_what_repeats_it(shapes, tmp_path, capsys):
     assert card.config["box_loss"] == "giou"
     assert card.categories.names == ("circle", "square", "triangle")
     assert {"ap", "ap50"} <= set(card.training["metrics"])
+    assert "after epoch 1" in (out / "report.html").read_text()
+    assert {path.name for path in (out / "samples").iterdir()} == {
+        f"{picture}-epoch-{epoch:04d}.jpg" for picture in (0, 1) for epoch in (0, 1)
+    }  # both validation pictures, as annotated and as found
 
     assert main(["train", "--config", str(out / "config.yaml"), "--out", str(tmp_path / "again"), "-q"]) == 0
     assert yaml.safe_load((tmp_path / "again" / "config.yaml").read_text()) == config
