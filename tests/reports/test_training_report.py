@@ -42,7 +42,7 @@ def test_numbers_are_those_of_the_table_and_the_best_is_named():
     assert "0.750" in words
     assert "after epoch 3: weights/best.safetensors" in words
     assert "4 of 10" in words
-    assert "3.0" in words  # minutes
+    assert "3.0" in page.words  # minutes
     charts = [dict(attrs) for tag, attrs in page.tags if tag == "polyline"]
     points = [len(chart["points"].split()) for chart in charts]
     assert points == [3, 4, 4]  # AP, then both losses
