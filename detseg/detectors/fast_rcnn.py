@@ -178,7 +178,7 @@ def compressed(config: FastRCNNConfig, state: Mapping[str, Tensor], ranks: Seque
         settings = replace(config, svd=tuple(ranks))
     except ValueError as error:
         raise DetsegError(str(error)) from error
-    return settings, build(settings).adapted(state, {})
+    return settings, build(settings).adapted(state, {k: k for k in range(config.num_classes)})
 
 
 def _proposals_of(target: Target) -> Tensor:

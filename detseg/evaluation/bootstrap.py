@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from detseg.annotations import AnnotationSet
 from detseg.annotations.outlines import Outlines
-from detseg.evaluation.matching import Floats, Integers, Matches, Pairs, match, overlaps
+from detseg.evaluation.matching import Floats, Integers, Matches, Pairs, by_score, match, overlaps
 
 IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 _RECALLS = np.linspace(0, 1, 101)
@@ -147,12 +147,6 @@ class Evidence:
         for k, mine in enumerate(self.classes):
             step = max(1, _BLOCK // max(1, len(mine.pictures), self.images))
             yield from ((k, slice(start, start + step)) for start in range(0, resamples, step))
-
-
-def by_score(truth: AnnotationSet, rows: Floats) -> Integers:
-    """The order of all detections in which COCO accumulates: best score first, then by picture id, then by row."""
-    rank = np.argsort(np.argsort(truth.image_ids))
-    return np.lexsort((rank[rows[:, 0].astype(np.int64)], -rows[:, 5]))
 
 
 def draw(images: int, resamples: int, seed: int) -> NDArray[np.int32]:

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detseg.annotations import AnnotationSet
-from detseg.evaluation.bootstrap import by_score
-from detseg.evaluation.matching import Floats, Integers, Matches
+from detseg.evaluation.matching import Floats, Integers, Matches, by_score
 
 POINTS = 200  # of a curve: more cannot be seen
 BINS = 10

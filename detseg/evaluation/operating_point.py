@@ -9,8 +9,7 @@ import numpy as np
 
 from detseg.annotations import AnnotationSet
 from detseg.annotations.outlines import Outlines
-from detseg.evaluation.bootstrap import by_score
-from detseg.evaluation.matching import Floats, match, overlaps
+from detseg.evaluation.matching import Floats, by_score, match, overlaps
 
 IOU = 0.5
 

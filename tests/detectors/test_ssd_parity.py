@@ -167,7 +167,7 @@ def test_cocos_file_loses_the_ids_that_coco_does_not_use(tmp_path):
 
 
 def test_training_goes_on_from_torchvisions_weights_as_they_were_trained(tmp_path):
-    """The default boxes and the normalisation are those of the weights; only the classes start anew."""
+    """The default boxes and the normalisation are those of the weights; only the rows of the classes start anew."""
     _, theirs = twins("ssdlite")
     torch.save(theirs.state_dict(), tmp_path / "five.pth")
     card, state = ssd.from_torchvision(tmp_path / "five.pth", list("abcde"))
@@ -177,7 +177,12 @@ def test_training_goes_on_from_torchvisions_weights_as_they_were_trained(tmp_pat
     prepared = prepare(config, "x")
     assert prepared.card.preprocess == card.preprocess
     assert prepared.card.config["reduced_tail"] is True
-    assert {name.split(".")[2] for name in prepared.left_random} == {"logits"}
+    assert prepared.left_random == ()
+    assert prepared.known_classes == ()
+    own, boxes = prepared.model.state_dict(), 6
+    rows = [tensors["heads.0.logits.3.weight"].unflatten(0, (boxes, -1)) for tensors in (own, state)]
+    torch.testing.assert_close(rows[0][:, 0], rows[1][:, 0], rtol=0, atol=0)  # background's
+    assert not torch.isclose(rows[0][:, 1:], rows[1][:, 1:4]).any()
 
 
 def test_what_is_no_ssd_of_torchvision_is_refused(tmp_path):

@@ -156,7 +156,7 @@ def expect_same_numbers(two: Path, data: Path) -> None:
     prepared = prepare(TrainConfig.load(two / "config.yaml", devices=1), "x")
     prepared.model.load_state_dict(load(two / "weights" / "last.safetensors")[1])
     with start(prepared.config) as group:
-        numbers = train_validation.of(prepared, group)(prepared.model)
+        numbers = train_validation.of(prepared, group, lambda *_: None)(prepared.model)
     assert read_card(two / "weights" / "last.safetensors").training["metrics"] == numbers
 
 
@@ -254,10 +254,10 @@ def test_detections_of_two_processes_are_measured_as_those_of_one(tmp_path):
     )  # fmt: skip
     judged = replace(prepared, validation=truth)
     with start(config) as alone:
-        one = train_validation.of(judged, alone)(prepared.model)
+        one = train_validation.of(judged, alone, lambda *_: None)(prepared.model)
     shares: list[Any] = []
-    train_validation.of(judged, OneOf(1, shares))(prepared.model)
-    two = train_validation.of(judged, OneOf(0, shares))(prepared.model)
+    train_validation.of(judged, OneOf(1, shares), lambda *_: None)(prepared.model)
+    two = train_validation.of(judged, OneOf(0, shares), lambda *_: None)(prepared.model)
     assert [len(share) for share in shares] == [6, 4]  # 10 pictures in batches of 2
     assert two == one
     assert 0 < one["ap"] < 1
