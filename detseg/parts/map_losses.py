@@ -27,16 +27,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from detseg.parts.batch_share import normaliser
 from detseg.parts.label_maps import IGNORE, LabelMaps
+from detseg.parts.soft_regions import SoftRegions
 
 Weighting = Literal["none", "median", "inverse", "effective"]
 
@@ -105,22 +106,38 @@ class Criterion:
         count = len(self.config.class_weights)
         if count and count != logits.shape[1]:
             raise ValueError(f"{count} class weights for {logits.shape[1]} classes")
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # not in half precision
-        return {n: weight * _TERMS[n](logits, truth, self.config) for weight, n in self.config.weighted}
+        maps = Maps(logits, truth)
+        return {n: weight * _TERMS[n](maps, self.config) for weight, n in self.config.weighted}
 
 
-def cross_entropy(logits: Tensor, truth: LabelMaps, config: LossConfig) -> Tensor:
+class Maps:
+    """What the losses are made of: logits (N, K, H, W), never in half precision, and their truth."""
+
+    def __init__(self, logits: Tensor, truth: LabelMaps) -> None:
+        self._given, self.truth = logits, truth
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """(N, K, H, W) in single precision or better."""
+        return self._given.to(torch.promote_types(self._given.dtype, torch.float32))
+
+    @cached_property
+    def soft(self) -> SoftRegions:
+        """Their probabilities, summed up once for all losses."""
+        return SoftRegions.of(self._given, self.truth)
+
+
+def cross_entropy(maps: Maps, config: LossConfig) -> Tensor:
     """-log of the probability of the right class; the mean over pixels, each with its own weight and its class's."""
-    each = F.cross_entropy(logits, truth.labels, ignore_index=IGNORE, reduction="none")
-    return _mean_of_pixels(each, truth, config)
+    return _mean_of_pixels(-maps.soft.right, maps.truth, config)
 
 
-def focal(logits: Tensor, truth: LabelMaps, config: LossConfig) -> Tensor:
+def focal(maps: Maps, config: LossConfig) -> Tensor:
     """The cross entropy times (1 - p)^gamma, p the probability of the right class (Lin et al. 2017, eq. 4)."""
-    each = F.cross_entropy(logits, truth.labels, ignore_index=IGNORE, reduction="none")
+    each = -maps.soft.right
     wrong = -torch.expm1(-each)  # 1 - p
     # the gradient of x^gamma at 0 is infinite where gamma < 1
-    return _mean_of_pixels(wrong.clamp(min=1e-6) ** config.gamma * each, truth, config)
+    return _mean_of_pixels(wrong.clamp(min=1e-6) ** config.gamma * each, maps.truth, config)
 
 
 def _mean_of_pixels(each: Tensor, truth: LabelMaps, config: LossConfig) -> Tensor:
@@ -134,69 +151,47 @@ def _mean_of_pixels(each: Tensor, truth: LabelMaps, config: LossConfig) -> Tenso
     return (each * shares).sum() / normaliser(shares.sum(), torch.finfo(each.dtype).tiny)
 
 
-class Regions(NamedTuple):
-    """Soft areas of each class (K,): of what is found, of the truth, of both at once; `squared` sums p^2."""
-
-    found: Tensor
-    true: Tensor
-    both: Tensor
-    squared: Tensor
-
-    @classmethod
-    def of(cls, logits: Tensor, truth: LabelMaps) -> Regions:
-        """Summed over the pixels of the batch that count."""
-        p, labels = _counted(logits, truth)
-        right = p.gather(1, labels[:, None])[:, 0]
-        true = torch.bincount(labels, minlength=p.shape[1]).to(p.dtype)
-        both = p.new_zeros(p.shape[1]).index_add(0, labels, right)
-        return cls(p.sum(dim=0), true, both, (p * p).sum(dim=0))
-
-    def mean(self, score_above: Tensor, score_below: Tensor) -> Tensor:
-        """1 - above / below, the mean over the classes that the batch shows; 0 where it shows none."""
-        shown = self.true > 0
-        scores = score_above / torch.where(shown, score_below, 1.0)
-        return ((1 - scores) * shown).sum() / shown.sum().clamp(min=1)
-
-
-def _counted(logits: Tensor, truth: LabelMaps) -> tuple[Tensor, Tensor]:
-    """Probabilities (P, K) and labels (P,) of the pixels that count."""
-    counted = truth.labels != IGNORE
-    return logits.softmax(dim=1).movedim(1, -1)[counted], truth.labels[counted]
-
-
-def dice(logits: Tensor, truth: LabelMaps, config: LossConfig) -> Tensor:
+def dice(maps: Maps, config: LossConfig) -> Tensor:
     """1 - 2 sum(p g) / (sum(p^2) + sum(g^2)) (Milletari et al. 2016, "Dice loss layer"); the mean over classes."""
-    regions = Regions.of(logits, truth)
-    return regions.mean(2 * regions.both, regions.squared + regions.true)
+    soft = maps.soft
+    return _mean_of_classes(soft, 2 * soft.both, soft.squared + soft.true)
 
 
-def generalised_dice(logits: Tensor, truth: LabelMaps, config: LossConfig) -> Tensor:
+def generalised_dice(maps: Maps, config: LossConfig) -> Tensor:
     """1 - 2 sum_c w_c sum(p g) / sum_c w_c sum(p + g), w_c = 1 / (sum g)^2 (Sudre et al. 2017)."""
-    regions = Regions.of(logits, truth)
-    shown = regions.true > 0
-    weights = shown / torch.where(shown, regions.true, 1.0) ** 2
-    above, below = (2 * weights * regions.both).sum(), (weights * (regions.found + regions.true)).sum()
+    soft = maps.soft
+    shown = soft.true > 0
+    weights = shown / torch.where(shown, soft.true, 1.0) ** 2
+    above, below = (2 * weights * soft.both).sum(), (weights * (soft.found + soft.true)).sum()
     return (below - above) / torch.where(shown.any(), below, 1.0)
 
 
-def jaccard(logits: Tensor, truth: LabelMaps, config: LossConfig) -> Tensor:
+def jaccard(maps: Maps, config: LossConfig) -> Tensor:
     """1 - sum(p g) / (sum p + sum g - sum(p g)) (Rahman & Wang 2016); the mean over classes."""
-    regions = Regions.of(logits, truth)
-    return regions.mean(regions.both, regions.found + regions.true - regions.both)
+    soft = maps.soft
+    return _mean_of_classes(soft, soft.both, soft.found + soft.true - soft.both)
 
 
-def tversky(logits: Tensor, truth: LabelMaps, config: LossConfig) -> Tensor:
+def tversky(maps: Maps, config: LossConfig) -> Tensor:
     """1 - sum(p g) / (sum(p g) + alpha sum(p (1 - g)) + beta sum((1 - p) g)) (Salehi et al. 2017); over classes."""
-    regions = Regions.of(logits, truth)
-    too_much, missed = regions.found - regions.both, regions.true - regions.both
-    return regions.mean(regions.both, regions.both + config.too_much * too_much + config.missed * missed)
+    soft = maps.soft
+    too_much, missed = soft.found - soft.both, soft.true - soft.both
+    return _mean_of_classes(soft, soft.both, soft.both + config.too_much * too_much + config.missed * missed)
 
 
-def lovasz(logits: Tensor, truth: LabelMaps, config: LossConfig) -> Tensor:
+def _mean_of_classes(soft: SoftRegions, above: Tensor, below: Tensor) -> Tensor:
+    """1 - above / below, the mean over the classes that the batch shows; 0 where it shows none."""
+    shown = soft.true > 0
+    scores = above / torch.where(shown, below, 1.0)
+    return ((1 - scores) * shown).sum() / shown.sum().clamp(min=1)
+
+
+def lovasz(maps: Maps, config: LossConfig) -> Tensor:
     """The Lovasz-Softmax (Berman et al. 2018): for each class its pixels' errors, largest first, each times what the
     Jaccard loss grows by when that pixel is wrong, too. The mean over the classes that the batch shows.
     """
-    p, labels = _counted(logits, truth)
+    counted = maps.truth.labels != IGNORE
+    p, labels = maps.logits.softmax(dim=1).movedim(1, -1)[counted], maps.truth.labels[counted]
     losses = [_lovasz_of_class(p[:, c], labels == c) for c in labels.unique().tolist()]
     return torch.stack(losses).mean() if losses else p.sum()
 
@@ -210,7 +205,7 @@ def _lovasz_of_class(p: Tensor, true: Tensor) -> Tensor:
     return errors @ steps
 
 
-_TERMS: dict[str, Callable[[Tensor, LabelMaps, LossConfig], Tensor]] = {
+_TERMS: dict[str, Callable[[Maps, LossConfig], Tensor]] = {
     "cross_entropy": cross_entropy,
     "focal": focal,
     "dice": dice,

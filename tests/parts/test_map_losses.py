@@ -13,7 +13,6 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from detseg.parts import map_losses
 from detseg.parts.label_maps import IGNORE, LabelMaps
 from detseg.parts.map_losses import Criterion, LossConfig, PixelCounts, class_weights, resolved
 
@@ -125,8 +124,8 @@ def test_a_pixel_of_weight_two_counts_as_two_pixels(terms):
 def test_gradients_are_those_of_differences(terms):
     logits, labels = random(3)
     logits, truth = logits[:, :, :3, :3].double().requires_grad_(), LabelMaps(labels[:, :3, :3])
-    config = LossConfig(class_weights=(0.5, 1.0, 2.0))
-    assert gradcheck(lambda x: map_losses._TERMS[terms](x, truth, config), logits)
+    config = LossConfig(terms, class_weights=(0.5, 1.0, 2.0))
+    assert gradcheck(lambda x: Criterion(config)(x, truth)[terms], logits)
 
 
 @pytest.mark.parametrize("terms", TERMS)
