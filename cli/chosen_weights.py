@@ -7,7 +7,7 @@ at such.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -57,7 +57,7 @@ class Model:
     def recipe(self, asked: Asked) -> Preprocess:
         """How pictures are laid in: as trained, or in frames of the size that was asked for."""
         usual = self.card.preprocess
-        return replace(usual, frame_hw=asked.imgsz) if asked.imgsz else usual
+        return usual.sized(asked.imgsz) if asked.imgsz else usual
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import cv2
@@ -43,6 +43,15 @@ class Preprocess:
         """How a picture of this size is laid into the frame."""
         lay = {"letterbox": Placement.letterbox, "stretch": Placement.stretch, "shorter": Placement.shorter}
         return lay[self.fit](image_hw, self.frame_hw)
+
+    def sized(self, frame_hw: tuple[int, int]) -> Preprocess:
+        """The same in frames of `frame_hw`; where they have their pictures' shape one side twice is the shorter side,
+        and the limit of the longer one stays in proportion.
+        """
+        least, most = frame_hw
+        if self.fit == "shorter" and least == most:
+            most = round(least * self.frame_hw[1] / self.frame_hw[0])
+        return replace(self, frame_hw=(least, most))
 
     @property
     def largest_hw(self) -> tuple[int, int]:

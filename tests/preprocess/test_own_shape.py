@@ -89,3 +89,11 @@ def test_by_hand():
     assert (placement.content_hw, placement.frame_hw) == ((800, 1066), (800, 1088))
     # 1333 / 2000 comes first
     assert Placement.shorter((2000, 500), (800, 1333)).content_hw == (1333, 333)
+
+
+def test_one_side_is_the_shorter_one_and_the_limit_of_the_other_follows():
+    usual = Preprocess((800, 1333), "shorter")
+    assert usual.sized((400, 400)).frame_hw == (400, 666)  # 666.5
+    assert usual.sized((400, 400)).placement((480, 640)).content_hw == (400, 533)
+    assert usual.sized((400, 500)).frame_hw == (400, 500)
+    assert Preprocess((320, 320)).sized((400, 400)).frame_hw == (400, 400)
