@@ -136,6 +136,7 @@ class Trainer:
         self.network, self.optimizer = self.fabric.setup(self.model, make_optimizer(self.model, config))
         self.network.mark_forward_method("losses")
         self.average = MovingAverage(self.model, config.ema) if config.ema else None
+        self.data.keep_pictures(self.group.on_this_machine)
         part = (self.group.rank, self.group.count)
         self.batches = EpochBatches(len(self.data), config, self.data.truth.image_hw, part, self.data.draw)
         feed = self.fabric.setup_dataloaders(
