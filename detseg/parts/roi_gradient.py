@@ -1,8 +1,8 @@
 """RoIAlign whose gradient is quick on a CPU.
 
-torchvision's kernel adds up the gradient of a map number by number, in one thread: half of a training step of a light
-Faster R-CNN. A cell of a pooled region is a weighted sum of the map's pixels, the same for all channels, so the gradient
-is a product with one sparse matrix; the numbers are the same but for rounding.
+torchvision's kernel adds up the gradient of a map number by number, in one thread: 40 % of a training step of a light
+Faster R-CNN. A cell of a pooled region is a weighted sum of the map's pixels, the same for all channels, so the
+gradient is a product with one sparse matrix; the numbers are the same but for rounding.
 
 Shapes: N pictures, S regions over all pictures, C channels, P pooled cells along a side, T = 2 * sampling terms of a
 cell along an axis.

@@ -69,6 +69,7 @@ class TrainConfig(BaseModel):
     freeze_stages: int = Field(2, ge=0)
     freeze_bn: bool = True
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False  # torch.compile of the network
 
     eval_every: int = Field(5, ge=1)
     patience: int = Field(0, ge=0)  # evaluations without a better AP before the run stops; 0: never
@@ -79,6 +80,7 @@ class TrainConfig(BaseModel):
     devices: int = Field(1, ge=1)  # a process for each, which share every batch out among them
     nodes: int = Field(1, ge=1)  # machines, each with as many devices
     seed: int = 0
+    tensorboard: bool = False  # events beside results.csv
 
     @field_validator("cache", mode="before")
     @classmethod

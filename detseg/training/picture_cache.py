@@ -167,8 +167,8 @@ def budget_of(wanted: int | str, needed: int, free: int | None, processes: int =
     each = min(needed, int(wanted) // processes)
     if free is not None and each * processes > free * MOST_SHARE:
         raise DetsegError(
-            f"--cache: {each * processes / 1e9:.1f} GB of pictures, and {free / 1e9:.1f} GB of memory are free; give it "
-            f"{free * MOST_SHARE / 1e9:.1f}GB or less, or auto"
+            f"--cache: {each * processes / 1e9:.1f} GB of pictures, and {free / 1e9:.1f} GB of memory are free; give "
+            f"it {free * MOST_SHARE / 1e9:.1f}GB or less, or auto"
         )
     return each
 

@@ -54,7 +54,7 @@ class Processes:
     @property
     def on_this_machine(self) -> int:
         """How many of them are where this one is."""
-        return max(1, self.count // int(self.fabric.strategy.num_nodes if self.count > 1 else 1))
+        return max(1, self.count // int(getattr(self.fabric.strategy, "num_nodes", 1)))
 
     @property
     def first(self) -> bool:
