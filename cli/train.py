@@ -34,6 +34,7 @@ Examples:
   detseg train data/ --backbone resnet18 --backbone-weights resnet18.pth
   detseg train --resume runs/train/exp             go on after an interruption
   detseg train --config runs/train/exp/config.yaml repeat a run
+  detseg train data/ --profile                     where the time of a step goes, and what to change
 
 DATA is a COCO, VOC or YOLO data set, for segmenters also label maps; which one is found by looking. Options of the
 model's own (see its page) go by `--option`, such as `--option box_loss=giou`. The run folder holds config.yaml,
