@@ -37,6 +37,7 @@ from detseg.annotations import load, load_label_maps
 from detseg.training.config import TrainConfig
 from detseg.training.folder import RunFolder
 from detseg.training.loop import Trainer
+from detseg.training.profile import Stopwatch
 from detseg.training.setup import prepare
 
 TIMES = 1.2  # at least
@@ -210,10 +211,13 @@ def _ours(options: argparse.Namespace) -> Turn:
 
     def turn() -> tuple[float, float]:
         times: list[float] = []
+        watch = Stopwatch(torch.device("cpu"))
 
         def report(event: Any) -> None:
             if hasattr(event, "step"):
                 times.append(time.perf_counter())
+                if len(times) == 1:  # the first step does not count
+                    watch.seconds.clear()
                 if len(times) > options.steps:
                     raise Enough
 
@@ -226,31 +230,13 @@ def _ours(options: argparse.Namespace) -> Turn:
                 folder=RunFolder(Path(folder), prepared.card),
                 validate=lambda model: {"ap": 0.0, "miou": 0.0},
                 report=report,
+                lap=watch,
             )
-            waited = _Waiting(trainer)
             with suppress(Enough):
                 trainer.run()
-        return times[-1] - times[0], waited.seconds
+        return times[-1] - times[0], watch.seconds["waiting for data"]
 
     return turn
-
-
-class _Waiting:
-    """Counts the seconds that a trainer's steps leave: what is not spent in a step is waited for data."""
-
-    def __init__(self, trainer: Any) -> None:
-        self.seconds = 0.0
-        self._ended: float | None = None
-        step = trainer._step
-
-        def timed(*given: Any, **named: Any) -> Any:
-            if self._ended is not None:
-                self.seconds += time.perf_counter() - self._ended
-            answer = step(*given, **named)
-            self._ended = time.perf_counter()
-            return answer
-
-        trainer._step = timed
 
 
 def _table(report: dict[str, Any]) -> str:

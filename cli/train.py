@@ -34,6 +34,7 @@ Examples:
   detseg train data/ --backbone resnet18 --backbone-weights resnet18.pth
   detseg train --resume runs/train/exp             go on after an interruption
   detseg train --config runs/train/exp/config.yaml repeat a run
+  detseg train data/ --profile                     where the time of a step goes, and what to change
 
 DATA is a COCO, VOC or YOLO data set, for segmenters also label maps; which one is found by looking. Options of the
 model's own (see its page) go by `--option`, such as `--option box_loss=giou`. The run folder holds config.yaml,
@@ -55,6 +56,22 @@ class _Batch(click.IntRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Text to a number or `auto`."""
         return "auto" if str(value).strip().lower() == "auto" else super().convert(value, param, ctx)
+
+
+class _Size(click.ParamType[str]):
+    """Bytes, as 2GB or 500MB, or `auto`; TrainConfig reads them."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuses what is no size."""
+        from detseg.training.picture_cache import bytes_of
+
+        text = str(value).strip().lower()
+        try:
+            return text if text == "auto" else str(bytes_of(text))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 _UNIT = click.FloatRange(0, 1)
@@ -117,16 +134,23 @@ _SETTINGS = (
     _setting("--freeze-bn/--learn-bn", type=bool, help="Batch norms of the backbone.  [default: freeze]"),
     *OF_PICTURES,
     _setting("--precision", type=click.Choice(["32-true", "bf16-mixed", "16-mixed"]), help="[default: 32-true]"),
+    _setting("--compile/--no-compile", "compile", type=bool,
+             help="Compile the network: slow first steps, faster ones after.  [default: no]"),
     _setting("--eval-every", type=click.IntRange(1), help="Epochs between validations.  [default: 5]"),
     _setting("--patience", type=click.IntRange(0),
              help="Validations without gain before the end; 0: all epochs.  [default: 0]"),
     _setting("--checkpoint-every", type=click.IntRange(0),
              help="Optimiser steps between states saved within an epoch; 0: only at its end.  [default: 0]"),
     _setting("--workers", type=click.IntRange(0), help="Processes that make training frames.  [default: 1]"),
+    _setting("--cache", type=_Size(),
+             help="Memory for decoded pictures, shared by all workers: 2GB, or auto, a quarter of what is free.  "
+             "[default: 0, none]"),
     _setting("--devices", type=click.IntRange(1),
              help="GPUs (or processes of a CPU) that share every batch: --batch stays what it is.  [default: 1]"),
     _setting("--nodes", type=click.IntRange(1), help="Machines, each with as many --devices.  [default: 1]"),
     _setting("--seed", type=int, help="[default: 0]"),
+    _setting("--tensorboard/--no-tensorboard", "tensorboard", type=bool,
+             help="Also write events for TensorBoard into the run folder.  [default: no]"),
 )  # fmt: skip
 
 
@@ -162,6 +186,7 @@ def _settings(function: Any) -> Any:
 )
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Folder of a run to go on with.")
 @click.option("--force", is_flag=True, help="Resume even with other settings or data than the run began with.")
+@click.option("--profile", is_flag=True, help="Say where the time of a step goes and what to change; keeps nothing.")
 @options.device()
 @options.run_folder("train")
 @options.quiet
@@ -172,6 +197,7 @@ def command(
     config_file: Path | None,
     resume: Path | None,
     force: bool,
+    profile: bool,
     device: str,
     out: Path | None,
     project: Path,
@@ -200,6 +226,8 @@ def command(
     if resume is not None:
         if finds_batch:
             raise click.UsageError("a resumed run has its own batch; leave --batch auto out")
+        if profile:
+            raise click.UsageError("a profile is of a run that begins; leave --resume out, or give --config")
         _expect_nothing_against_resuming(config_file, out, name)
         folder = resume
         config = train_resume.resumed_config(resume, values, force=force, quiet=not processes.is_first())
@@ -207,11 +235,20 @@ def command(
         values = values if config_file else {**_as_its_weights(values), **values}
         config = TrainConfig.load(config_file, **values) if config_file else TrainConfig.checked(values, "options")
         folder = choose(out, project, name, reuse=exist_ok, make=False)
-        _expect_no_run(folder)
+        if not profile:
+            _expect_no_run(folder)
+    if config.tensorboard:
+        from detseg.training.tensorboard import expect_tensorboard
+
+        expect_tensorboard()
     with processes.start(config, _teller(resume)) as group:
         quiet = quiet or not group.first
         with _Download(quiet) as download:  # others find in the cache what the first one fetched
             prepared = group.first_alone(lambda: prepare(config, _command_line(resume), download.progress))
+        if profile:
+            if finds_batch:
+                prepared = _with_fitting_batch(prepared, group, quiet)
+            return _profile(prepared, group, quiet)
         if resume is not None:
             group.first_alone(lambda: train_resume.expect_same_data(folder, prepared, force=force, quiet=quiet))
         elif group.first:
@@ -224,6 +261,21 @@ def command(
         if not quiet:
             _introduce(prepared, group.count, folder)
         return _run(prepared, group, folder, quiet)
+
+
+def _profile(prepared: Prepared, group: Processes, quiet: bool) -> Exit:
+    """Some steps of the run, measured; the table goes to stdout."""
+    from detseg.training.profile import measure
+
+    from .train_profile import told
+
+    group.first_alone(lambda: _search(prepared, quiet))
+    if not quiet:
+        click.echo("training some steps to see where their time goes; nothing is kept", err=True)
+    found = measure(prepared, group)
+    if group.first:
+        click.echo(told(found))
+    return Exit.OK
 
 
 def _with_fitting_batch(prepared: Prepared, group: Processes, quiet: bool) -> Prepared:
@@ -394,14 +446,22 @@ def _about_anchors(prepared: Prepared) -> list[str]:
 def _run(prepared: Prepared, group: Processes, folder: Path, quiet: bool) -> Exit:
     from detseg.training.folder import RunFolder
     from detseg.training.loop import Trainer
+    from detseg.training.tensorboard import TensorBoardLog
 
     from . import train_validation
     from .train_report import RunReport
 
     config = prepared.config
     group.first_alone(lambda: _search(prepared, quiet))
-    report = RunReport(prepared, folder, f"Training {folder.name}")
+    events = TensorBoardLog(folder) if config.tensorboard and group.first else None
+    report = RunReport(prepared, folder, f"Training {folder.name}", events.picture if events else None)
     bar = _Bar(config.epochs, quiet, report.write)
+
+    def tell(event: StepDone | EpochDone | StageStep) -> None:
+        if events is not None:
+            events(event)
+        bar(event)
+
     trainer = Trainer(
         model=prepared.model,
         preprocess=prepared.card.preprocess,
@@ -409,7 +469,7 @@ def _run(prepared: Prepared, group: Processes, folder: Path, quiet: bool) -> Exi
         config=config,
         folder=RunFolder(folder, prepared.card, prepared.origin),
         validate=train_validation.of(prepared, group, report.see),
-        report=bar,
+        report=tell,
         processes=group,
     )
     try:
@@ -418,6 +478,9 @@ def _run(prepared: Prepared, group: Processes, folder: Path, quiet: bool) -> Exi
         if group.first:
             click.echo(f"what was done is kept; go on with: detseg train --resume {folder}", err=True)
         raise
+    finally:
+        if events is not None:
+            events.close()
     if not group.first:
         return Exit.OK
     if not bar.epochs_seen + bar.stages_seen:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from detseg.training.setup import Prepared
 
+Show = Callable[[str, Any], None]  # a name, and (h, w, 3) RGB
 SAMPLES = "samples"
 COUNT, SIDE = 6, 480  # pictures, and the longer side of each as it is kept
 _QUALITY = 82
@@ -38,10 +40,13 @@ _NAME = re.compile(r"(\d+)-epoch-(\d+)\.jpg")
 
 
 class RunReport:
-    """Collects what is found in the sample pictures, and writes the page after each validation."""
+    """Collects what is found in the sample pictures, and writes the page after each validation.
 
-    def __init__(self, prepared: Prepared, folder: Path, title: str) -> None:
-        self.prepared, self.folder, self.title = prepared, folder, title
+    `show` is given the pictures, too, each under the name of its file in the data set.
+    """
+
+    def __init__(self, prepared: Prepared, folder: Path, title: str, show: Show | None = None) -> None:
+        self.prepared, self.folder, self.title, self.show = prepared, folder, title, show
         self.truth = prepared.validation or prepared.truth
         count = len(self.truth)
         self.samples = frozenset(np.linspace(0, count - 1, min(COUNT, count)).round().astype(int).tolist())
@@ -56,9 +61,9 @@ class RunReport:
         """After `epoch`, from 1, was validated: pictures, and the page."""
         for index in sorted(self.samples):
             if not self._file(index, 0).exists():
-                self._keep(index, 0, self._annotated(index))
+                self._keep(index, 0, self._annotated(index), "annotated")
             if index in self._found:
-                self._keep(index, epoch, self._drawn(index))
+                self._keep(index, epoch, self._drawn(index), "found")
         self._found.clear()
         files.write_text(self.folder / "report.html", training_report(self._run()))
 
@@ -94,9 +99,11 @@ class RunReport:
     def _file(self, index: int, epoch: int) -> Path:
         return self.folder / SAMPLES / f"{index}-epoch-{epoch:04d}.jpg"
 
-    def _keep(self, index: int, epoch: int, image: NDArray[np.uint8] | None) -> None:
+    def _keep(self, index: int, epoch: int, image: NDArray[np.uint8] | None, group: str) -> None:
         if image is None:
             return
+        if self.show is not None:
+            self.show(f"{group}/{self.truth.image_files[index]}", image)
         _, coded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
         files.write_bytes(self._file(index, epoch), coded.tobytes())
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from detseg.training.setup import Prepared
 
 # what may be another: where and how fast a run goes on. What is in the data is compared by itself.
-_FREE = ("data", "device", "devices", "nodes", "workers", "checkpoint_every")
+_FREE = ("data", "device", "devices", "nodes", "workers", "cache", "tensorboard", "checkpoint_every")
 
 Difference = tuple[str, Any, Any]  # name, the run's value, the new one
 

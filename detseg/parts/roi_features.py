@@ -13,9 +13,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align, roi_pool
+from torchvision.ops import roi_pool
 
 from detseg.parts.overlaps import area
+from detseg.parts.roi_gradient import aligned_regions
 
 _MARGIN = 1e-6  # a region of exactly the size where the maps change belongs to the coarser one
 
@@ -72,5 +73,5 @@ class RoIFeatures(nn.Module):
         if self.config.kind == "pool":
             pooled = roi_pool(x.float(), regions, size, scale)
         else:
-            pooled = roi_align(x.float(), regions, size, scale, self.config.sampling)
+            pooled = aligned_regions(x.float(), regions, size, scale, self.config.sampling)
         return pooled

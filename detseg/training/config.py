@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from detseg import catalog
 from detseg.errors import DetsegError
@@ -69,15 +69,30 @@ class TrainConfig(BaseModel):
     freeze_stages: int = Field(2, ge=0)
     freeze_bn: bool = True
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False  # torch.compile of the network
 
     eval_every: int = Field(5, ge=1)
     patience: int = Field(0, ge=0)  # evaluations without a better AP before the run stops; 0: never
     checkpoint_every: int = Field(0, ge=0)  # optimiser steps between saved states; 0: at the end of epochs only
     workers: int = Field(1, ge=0)
+    cache: int | Literal["auto"] = 0  # bytes of memory for decoded pictures, on each machine; sizes as 2GB, too
     device: str = "auto"
     devices: int = Field(1, ge=1)  # a process for each, which share every batch out among them
     nodes: int = Field(1, ge=1)  # machines, each with as many devices
     seed: int = 0
+    tensorboard: bool = False  # events beside results.csv
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _bytes(cls, value: Any) -> Any:
+        """A size in words as a number."""
+        if isinstance(value, int) and value < 0:
+            raise ValueError("cannot be below 0")
+        if not isinstance(value, str) or value == "auto":
+            return value
+        from detseg.training.picture_cache import bytes_of
+
+        return bytes_of(value)
 
     @model_validator(mode="before")
     @classmethod

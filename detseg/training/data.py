@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -40,6 +40,9 @@ from detseg.preprocess.recipe import lay_in, lay_in_map
 from detseg.proposals import Proposer
 from detseg.training.balance import Draw, Once, draw_of
 from detseg.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from detseg.training.picture_cache import PictureCache
 
 Truth = TypeVar("Truth", AnnotationSet, SemanticSet)
 
@@ -100,8 +103,10 @@ class Batch:
 class FrameSet(Dataset[Any], ABC, Generic[Truth]):
     """Answers a `Ticket` with a sample, the files in it, and the errors met.
 
-    `truth` is the pictures and what is known of them.
+    `truth` is the pictures and what is known of them. `cache`: where they are kept once they are decoded, if at all.
     """
+
+    cache: PictureCache | None = None
 
     def __init__(self, truth: Truth, config: TrainConfig, preprocess: Preprocess) -> None:
         self.truth: Truth = truth
@@ -112,6 +117,20 @@ class FrameSet(Dataset[Any], ABC, Generic[Truth]):
     @abstractmethod
     def read(self, index: int) -> Sample:
         """The picture and its truth as they are. Raises ImageError."""
+
+    def keep_pictures(self, processes: int = 1) -> None:
+        """Keeps decoded pictures in memory, as the settings want it, in each of so many processes on a machine.
+
+        Raises DetsegError where there is not as much memory.
+        """
+        if self.cache is not None or not self.config.cache:
+            return
+        from detseg.training.picture_cache import PictureCache, budget_of, free_memory
+
+        image_hw, maps = self.truth.image_hw, isinstance(self.truth, SemanticSet)
+        needed = PictureCache.needed(image_hw, maps=maps)
+        budget = budget_of(self.config.cache, needed, free_memory(), processes)
+        self.cache = PictureCache(image_hw, budget, maps=maps)
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -253,7 +272,7 @@ class TrainingSet(FrameSet[AnnotationSet]):
     def read(self, index: int) -> Sample:
         """The picture and its truth as they are. Raises ImageError."""
         rows = self.truth.rows(index)
-        image = read_image(self.truth.image_path(index))
+        image = self._picture(index)
         image_hw = (image.shape[0], image.shape[1])
         sample = Sample(
             image,
@@ -266,6 +285,15 @@ class TrainingSet(FrameSet[AnnotationSet]):
             return sample
         file = ImageFile(self.truth.image_path(index), PurePosixPath(self.truth.image_files[index]))
         return with_proposals(sample, self.proposer(file, image_hw))
+
+    def _picture(self, index: int) -> NDArray[np.uint8]:
+        kept = self.cache.get(index) if self.cache is not None else None
+        if kept is not None:
+            return kept.image
+        image = read_image(self.truth.image_path(index))
+        if self.cache is not None:
+            self.cache.put(index, image)
+        return image
 
     def _cutouts(self, index: int, image_hw: tuple[int, int]) -> Cutouts:
         rows = self.truth.rows(index)
@@ -293,6 +321,9 @@ class MapSet(FrameSet[SemanticSet]):
 
     def read(self, index: int) -> Sample:
         """The picture and its label map as they are. Raises ImageError."""
+        kept = self.cache.get(index) if self.cache is not None else None
+        if kept is not None and kept.label_map is not None:
+            return Sample.of_map(kept.image, kept.label_map)
         path = self.truth.image_path(index)
         image = read_image(path)
         try:
@@ -302,6 +333,8 @@ class MapSet(FrameSet[SemanticSet]):
         if label_map.shape != image.shape[:2]:
             sizes = [f"{w}x{h}" for h, w in (label_map.shape, image.shape[:2])]
             raise ImageError(path, f"its label map is {sizes[0]} pixels, the picture {sizes[1]}")
+        if self.cache is not None:
+            self.cache.put(index, image, label_map)
         return Sample.of_map(image, label_map)
 
 

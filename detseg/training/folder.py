@@ -4,6 +4,7 @@
     results.csv            a line an epoch
     curves.png             the same as a picture
     report.html, samples/  the same as a page, with validation pictures as the model saw them (written by the command)
+    tensorboard/           events of the same, where they are asked for (written by the command)
     weights/last, best     .safetensors with their card
     state.pt               all that training goes on from: at the end of an epoch, or within one
 Everything is replaced in one step, so a run that dies at any moment leaves a state that goes on to the same end.

@@ -30,6 +30,7 @@ from detseg.parts.depthwise import quicken
 from detseg.parts.label_maps import IGNORE, LabelMaps
 from detseg.preprocess import Preprocess
 from detseg.segmenters.contract import Segmenter
+from detseg.training.compiled import compile_network
 from detseg.training.config import TrainConfig
 from detseg.training.data import Batch, EpochBatches, FrameSet, Ticket, collate, loader
 from detseg.training.folder import EpochSoFar, RunFolder, RunState, Stateful
@@ -63,6 +64,7 @@ class EpochDone:
     seconds: float
     pictures: int
     metrics: Metrics = field(default_factory=dict)
+    steps: int = 0  # batches of an epoch
 
     def row(self) -> dict[str, float]:
         """The line of results.csv."""
@@ -79,6 +81,11 @@ class EpochDone:
 
 
 Report = Callable[[StepDone | EpochDone | StageStep], None]
+Lap = Callable[[str], None]  # told which part of a step has just ended
+
+
+def _untimed(part: str) -> None:
+    """Nobody looks at the clock."""
 
 
 class NonFiniteLoss(DetsegError):
@@ -97,6 +104,7 @@ class Trainer:
     validate: Validate
     report: Report
     processes: Processes | None = None  # None: they are started here
+    lap: Lap = _untimed
 
     def run(self) -> RunState:
         """Trains from where the folder's state says to the last epoch, then does the later stages of the model.
@@ -135,7 +143,10 @@ class Trainer:
         self.optimizer: Any
         self.network, self.optimizer = self.fabric.setup(self.model, make_optimizer(self.model, config))
         self.network.mark_forward_method("losses")
+        if config.compile:
+            compile_network(self.model, self.fabric.device)
         self.average = MovingAverage(self.model, config.ema) if config.ema else None
+        self.data.keep_pictures(self.group.on_this_machine)
         part = (self.group.rank, self.group.count)
         self.batches = EpochBatches(len(self.data), config, self.data.truth.image_hw, part, self.data.draw)
         feed = self.fabric.setup_dataloaders(
@@ -181,7 +192,9 @@ class Trainer:
         so_far, steps = state.running, len(self.batches)
         self.batches.epoch, self.batches.first = state.epoch, so_far.batches
         started = time.perf_counter() - so_far.seconds
+        self.lap("between epochs")
         for i, batch in enumerate(feed if so_far.batches < steps else (), start=so_far.batches):
+            self.lap("waiting for data")
             so_far.lr = self._set_rate(state.epoch * steps + i, steps)
             closes = (i + 1) % self.config.accumulate == 0 or i + 1 == steps
             losses, pictures = self._losses(batch, (state.epoch, i), closes=closes)
@@ -192,11 +205,13 @@ class Trainer:
             if closes and self._keeps(state.epoch, i, steps):
                 self._save(state)
             self._tell(StepDone(state.epoch, i + 1, steps, sum(losses.values())))
+            self.lap("other")
         self._gather_unreadable(so_far)
         if not so_far.pictures:
             path, cause = so_far.unreadable[0]
             raise DataError(f"{self.data.truth.root}: not one picture could be read; the first: {path}: {cause}")
-        return EpochDone(state.epoch, self.config.epochs, so_far.means, so_far.lr, so_far.seconds, so_far.pictures)
+        means, seconds, pictures = so_far.means, so_far.seconds, so_far.pictures
+        return EpochDone(state.epoch, self.config.epochs, means, so_far.lr, seconds, pictures, steps=steps)
 
     def _losses(self, batch: Batch, place: tuple[int, int], *, closes: bool) -> tuple[Metrics, int]:
         """The named losses of the batch, its gradients added to those of batches before; and how many pictures it has.
@@ -214,6 +229,7 @@ class Trainer:
         self._seed(*place)
         frames, truth = (batch.frames, batch.truth(self.fabric.device)) if own else self._nothing()
         images = normalised(frames.to(self.fabric.device), self.preprocess)
+        self.lap("moving")
         with ExitStack() as within:
             if several:
                 within.enter_context(sharing(share, lambda number: self.group.total([number])[0]))
@@ -223,9 +239,11 @@ class Trainer:
             values = dict(zip(losses, self.group.total(shares), strict=True))
             self._check_finite(values, batch.files)
             total = torch.stack(list(losses.values())).sum()
+            self.lap("forward")
             # DDP takes the mean over the processes where their weighted sum is wanted
             weight = share * self.group.count
             self.fabric.backward((total * weight if several else total) / self.config.accumulate)
+        self.lap("backward")
         self._has_gradients = True
         return values, pictures
 
@@ -248,8 +266,10 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._has_gradients = False
+        self.lap("optimiser")
         if self.average is not None:
             self.average.update(self.model)
+            self.lap("average")
 
     def _seed(self, epoch: int, batch: int) -> None:
         """Whatever the model draws (samples, drop-out) depends on where in the run it draws, not on what was before."""
@@ -380,6 +400,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
         }
         for (in_backbone, decays), parameters in groups.items()
     ]
+    fused = config.precision != "16-mixed"  # a fused step scales gradients back itself, too late to clip them
     if config.optimizer == "sgd":
-        return torch.optim.SGD(settings, lr=config.lr, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(settings, lr=config.lr)
+        return torch.optim.SGD(settings, lr=config.lr, momentum=0.9, nesterov=True, fused=fused)
+    return torch.optim.AdamW(settings, lr=config.lr, fused=fused)

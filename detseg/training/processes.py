@@ -52,6 +52,11 @@ class Processes:
         return int(self.fabric.world_size)
 
     @property
+    def on_this_machine(self) -> int:
+        """How many of them are where this one is."""
+        return max(1, self.count // int(getattr(self.fabric.strategy, "num_nodes", 1)))
+
+    @property
     def first(self) -> bool:
         """Whether this is the one that writes files and talks."""
         return self.rank == 0
