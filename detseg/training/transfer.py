@@ -46,7 +46,7 @@ RECIPES: dict[str, Recipe] = {
         {"freeze_stages": 3, "freeze_bn": True, "backbone_lr": 0.2, "layer_decay": 1.0, "finetune_at": None},
         "little data, unlike those that the weights have learnt from",
         "early stages stay as they are, since edges and textures are the same everywhere; late stages learn what is "
-        "special, once the head has learnt a fifth of the epochs alone",
+        "special here, the head alone in the first fifth of the epochs, so that no random head spoils them",
     ),
     "all": Recipe(
         {"freeze_stages": 0, "freeze_bn": False, "backbone_lr": 0.2, "layer_decay": 0.8, "finetune_at": 0},
@@ -70,7 +70,7 @@ def settings_of(transfer: str, epochs: int) -> dict[str, Any]:
         return {}
     settings = dict(RECIPES[transfer].settings)
     if settings["finetune_at"] is None:
-        settings["finetune_at"] = epochs // 5
+        settings["finetune_at"] = min(max(1, epochs // 5), epochs - 1)
     return settings
 
 
@@ -87,6 +87,11 @@ def chosen(likeness: Likeness, *, little: bool) -> Transfer:
     if not little:
         return "all"
     return "head" if likeness == "similar" else "late"
+
+
+def likeness_of(transfer: str) -> Likeness | None:
+    """What was said of the data where they are to choose the recipe; None where a recipe, or none, is named."""
+    return next((likeness for likeness in LIKENESSES if likeness == transfer), None)
 
 
 def is_little(pictures: int, objects: int | None, classes: int) -> bool:
