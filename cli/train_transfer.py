@@ -61,9 +61,7 @@ def about_checkpoint(prepared: Prepared) -> list[str]:
         lines.append(f"{layers} that it has not, or in another size, start anew: {_some(taken.anew)}")
     if stuck := _stuck(prepared, taken):
         layers = counted(len(stuck), "layer")
-        lines.append(
-            f"{layers} of these stay at random numbers, since they are frozen; --freeze 0 --learn-bn thaws all"
-        )
+        lines.append(f"{layers} of these are frozen and stay at random numbers; --freeze 0 --learn-bn has all learn")
     return lines
 
 

@@ -11,7 +11,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
-    PrivateAttr,
     ValidationError,
     model_validator,
 )
@@ -95,8 +94,6 @@ class TrainConfig(BaseModel):
     nodes: int = Field(1, ge=1)  # machines, each with as many devices
     seed: int = 0
 
-    _given: frozenset[str] = PrivateAttr(frozenset())  # the names of what was given
-
     @model_validator(mode="wrap")
     @classmethod
     def _filled_in(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
@@ -109,7 +106,7 @@ class TrainConfig(BaseModel):
             str(values.get("transfer")), epochs if isinstance(epochs, int) else cls.model_fields["epochs"].default
         )
         config = handler({"imgsz": entry.imgsz, "backbone": entry.backbone, **entry.training, **recipe, **values})
-        config._given = frozenset(values)
+        config.model_fields_set.intersection_update(values)  # what was given, no defaults
         return config
 
     @model_validator(mode="after")
@@ -135,7 +132,7 @@ class TrainConfig(BaseModel):
         """With the recipe that the likeness and the amount of data ask for, where only the likeness was given."""
         if self.transfer not in LIKENESSES:
             return self
-        given = {name: getattr(self, name) for name in self._given}
+        given = {name: getattr(self, name) for name in self.model_fields_set}
         return TrainConfig(**{**given, "transfer": recipes.chosen(self.transfer, little=little)})
 
     @property

@@ -88,7 +88,11 @@ SEGMENTER = (
 )
 
 
-@pytest.mark.parametrize("model", [DETECTOR, SEGMENTER], ids=["detector", "segmenter"])
+# the third kill is at the end of the first phase, when its weights are kept and its state is not
+TWO_PHASES = (*DETECTOR, "--backbone", "mobilenet_v3_small", "--finetune-at", "2", "--layer-decay", "0.5")
+
+
+@pytest.mark.parametrize("model", [DETECTOR, SEGMENTER, TWO_PHASES], ids=["detector", "segmenter", "two phases"])
 def test_killed_four_times_it_ends_the_same(model, tmp_path):
     data = write_sample(tmp_path / "data", format="coco", images=12, seed=3, hw=(48, 64))
     words = [
