@@ -1,6 +1,6 @@
 """Which recipe of transfer learning is best where there are few pictures?
 
-    python benchmarks/few_pictures.py DATA [--pictures 20] [--seeds 3] [--model yolo] [--epochs 60] [--only head,late]
+    python benchmarks/few_pictures.py DATA [--pictures 20] [--seeds 3] [--model yolo] [--epochs 50] [--only head,late]
 
 For every seed so many training pictures are drawn, the same for all recipes; each recipe then trains on them through
 `detseg train`, to the last epoch, and is measured once, on the test list: nothing is chosen by it. What is finished is
@@ -8,7 +8,7 @@ not done again and an interrupted training goes on where it was, so the same com
 results.json in the folder `--out` holds all numbers. The table tells, of each recipe, mean and standard deviation over
 the seeds, and by how much `late` is better on the same pictures.
 
-At the defaults (20 pictures, 60 epochs, 320 pixels) the five recipes and three seeds are meant for two free cores and
+At the defaults (20 pictures, 50 epochs, 320 pixels) the five recipes and three seeds are meant for two free cores and
 20 minutes.
 """
 
@@ -44,7 +44,7 @@ VARIANTS: dict[str, tuple[str, str]] = {  # only where they are asked for
     "late-at-once": ("--transfer late --finetune-at 0", "late stages learn from the start"),
     "all-one-rate": ("--transfer all --layer-decay 1", "all learns at the backbone's one rate"),
     "all-norms-fixed": ("--transfer all --freeze-bn", "all learns but batch norms"),
-    "all-in-two": ("--transfer all --finetune-at 12", "all learns, the head alone in 12 epochs"),
+    "all-in-two": ("--transfer all --finetune-at 10", "all learns, the head alone in 10 epochs"),
 }
 RECIPES = USUAL | VARIANTS
 
@@ -72,7 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--model", default="yolo")
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--imgsz", type=int, default=320)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--test-pictures", type=int, help="of the test list only so many; default: all")
