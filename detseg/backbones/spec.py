@@ -45,7 +45,7 @@ class Backbone(nn.Module, ABC):
         self._frozen_stages = 0
         self._frozen_whole = False
         self._norms_fixed = False
-        self._rests: frozenset[str] | None = None  # while it rests, what learns otherwise
+        self._rests = False
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -79,21 +79,15 @@ class Backbone(nn.Module, ABC):
 
     def rest(self, resting: bool) -> None:
         """While it rests nothing of it learns, as if it were frozen whole; then what is not frozen learns again."""
-        if resting == (self._rests is not None):
-            return
-        if resting:
-            self._rests = frozenset(name for name, p in self.named_parameters() if p.requires_grad)
-            self.requires_grad_(False)
-        else:
-            for name in self._rests or ():
-                self.get_parameter(name).requires_grad_(True)
-            self._rests = None
-        self._fix()
+        if resting != self._rests:
+            self._rests = resting
+            self.requires_grad_(not resting)
+            self._fix()
 
     def train(self, mode: bool = True) -> Self:
         """As nn.Module, but what is frozen stays in evaluation mode."""
         super().train(mode)
-        for module in (*self._frozen_modules(), *(self.children() if self._rests is not None else ())):
+        for module in (*self._frozen_modules(), *(self.children() if self._rests else ())):
             module.eval()
         if self._norms_fixed:
             for norm in self._batch_norms():
@@ -102,8 +96,6 @@ class Backbone(nn.Module, ABC):
 
     def _fix(self) -> None:
         """Takes the gradients of what is frozen, and puts it into evaluation mode."""
-        if self._frozen_whole:
-            self.requires_grad_(False)
         for module in (*self._frozen_modules(), *(self._batch_norms() if self._norms_fixed else ())):
             module.requires_grad_(False)
         self.train(self.training)

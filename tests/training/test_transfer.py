@@ -60,6 +60,7 @@ def test_what_is_given_by_hand_wins(tmp_path):
     # the model's own wish gives way to the recipe, the hand to neither
     assert checked(model="rcnn").freeze_stages == 3
     assert checked(model="rcnn", transfer="all").freeze_stages == 0
+    assert checked(model="rcnn", transfer="different").settled(little=False).freeze_stages == 0
     assert checked(model="rcnn", transfer="all", freeze_stages=1).freeze_stages == 1
 
 
