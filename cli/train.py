@@ -14,7 +14,7 @@ import click
 
 from detseg.errors import DetsegError
 
-from . import options, train_resume
+from . import options, train_resume, train_transfer
 from .exits import Exit
 from .progress import Progress, track
 from .run_folder import choose
@@ -32,6 +32,7 @@ Examples:
   detseg train blood-cells/                        80 % good for most: YOLO on EfficientNet-Lite0, 320 pixels
   detseg train data.yaml --imgsz 416 --epochs 100  larger pictures, longer
   detseg train data/ --backbone resnet18 --backbone-weights resnet18.pth
+  detseg train few/ --transfer different           what learns again is chosen by the number of pictures
   detseg train --resume runs/train/exp             go on after an interruption
   detseg train --config runs/train/exp/config.yaml repeat a run
   detseg train data/ --profile                     where the time of a step goes, and what to change
@@ -47,15 +48,16 @@ def _setting(*names: str, type: Any, help: str, aliases: tuple[str, ...] = ()) -
     return click.option(*names, cls=options.Option, aliases=aliases, type=type, default=None, help=help)
 
 
-class _Batch(click.IntRange):
-    """A number, or `auto`, which is left as it is."""
+class _NumberOr(click.IntRange):
+    """A number from `least` on, or `word`, which is left as it is."""
 
-    def __init__(self) -> None:
-        super().__init__(1)
+    def __init__(self, word: str, least: int) -> None:
+        super().__init__(least)
+        self.word = word
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Text to a number or `auto`."""
-        return "auto" if str(value).strip().lower() == "auto" else super().convert(value, param, ctx)
+        """Text to a number or the word."""
+        return self.word if str(value).strip().lower() == self.word else super().convert(value, param, ctx)
 
 
 class _Size(click.ParamType[str]):
@@ -108,7 +110,7 @@ _SETTINGS = (
     _setting("--imgsz", type=click.IntRange(32), aliases=("--img", "--img-size"),
              help="Frame side.  [default: the model's]"),
     _setting("--epochs", type=click.IntRange(1), help="Times every picture is seen.  [default: 60]"),
-    _setting("--batch", type=_Batch(), aliases=("--batch-size",),
+    _setting("--batch", type=_NumberOr("auto", 1), aliases=("--batch-size",),
              help="Pictures a step, of all devices together; auto: as many as a GPU's memory holds.  [default: 16]"),
     _setting("--accumulate", type=click.IntRange(1), help="Batches an optimiser step.  [default: 1]"),
     _setting("--balance", type=click.Choice(["none", "repeat", "classes"]),
@@ -117,7 +119,6 @@ _SETTINGS = (
     _setting("--balance-threshold", type=click.FloatRange(0, 1, min_open=True),
              help="Of repeat: share of the pictures below which a class is rare.  [default: the median class]"),
     _setting("--lr", type=float, aliases=("--lr0",), help="Learning rate.  [default: 0.001]"),
-    _setting("--backbone-lr", type=float, help="The backbone's rate, times --lr.  [default: 0.2]"),
     _setting("--optimizer", type=click.Choice(["adamw", "sgd"], case_sensitive=False), help="[default: adamw]"),
     _setting("--weight-decay", type=float, help="[default: 0.02]"),
     _setting("--warmup-epochs", type=float, help="Epochs of rising learning rate.  [default: 1]"),
@@ -129,9 +130,20 @@ _SETTINGS = (
     _setting("--proposals", type=click.Path(dir_okay=False),
              help="For R-CNN and Fast R-CNN: a file of proposals.  [default: they are searched for]"),
     _setting("--anchors", type=click.Choice(["data", "model"]), help="From the data or the model.  [default: data]"),
-    _setting("--freeze", "freeze_stages", type=click.IntRange(0), aliases=("--freeze-stages",),
-             help="Stages of the backbone that do not learn.  [default: 2]"),
+    _setting("--transfer", type=click.Choice(["none", "head", "late", "all", "scratch", "similar", "different"]),
+             help="Recipe for what learns: the head alone, late stages too, all, all from scratch. Or how like the "
+             "pictures are to those that the weights have learnt from: then their number chooses the recipe. What "
+             "these set gives way to the six options below.  [default: none]"),
+    _setting("--freeze", "freeze_stages", type=_NumberOr("all", 0), aliases=("--freeze-stages",),
+             help="Stages of the backbone that do not learn, or all.  [default: 2]"),
     _setting("--freeze-bn/--learn-bn", type=bool, help="Batch norms of the backbone.  [default: freeze]"),
+    _setting("--backbone-lr", type=float, help="The backbone's rate, times --lr.  [default: 0.2]"),
+    _setting("--layer-decay", type=click.FloatRange(0, 1, min_open=True),
+             help="Of the backbone's rate, from each stage to the one below it, times.  [default: 1]"),
+    _setting("--finetune-at", type=click.IntRange(0),
+             help="Epochs that the head learns alone; then the backbone joins it, with a warm-up.  [default: 0]"),
+    _setting("--finetune-lr", type=click.FloatRange(0, min_open=True),
+             help="All rates from --finetune-at on, times what they were.  [default: 0.5]"),
     *OF_PICTURES,
     _setting("--precision", type=click.Choice(["32-true", "bf16-mixed", "16-mixed"]), help="[default: 32-true]"),
     _setting("--compile/--no-compile", "compile", type=bool,
@@ -234,6 +246,7 @@ def command(
     else:
         values = values if config_file else {**_as_its_weights(values), **values}
         config = TrainConfig.load(config_file, **values) if config_file else TrainConfig.checked(values, "options")
+        _expect_two_phases(config, values)
         folder = choose(out, project, name, reuse=exist_ok, make=False)
         if not profile:
             _expect_no_run(folder)
@@ -300,6 +313,12 @@ def _expect_nothing_against_resuming(config_file: Path | None, out: Path | None,
     for option, value in (("--config", config_file), ("--out", out), ("--name", name)):
         if value is not None:
             raise click.UsageError(f"a resumed run has its own folder and configuration; leave {option} out")
+
+
+def _expect_two_phases(config: TrainConfig, given: dict[str, Any]) -> None:
+    """Raises UsageError where a rate is given for a phase that there will not be."""
+    if "finetune_lr" in given and not config.finetune_at and config.transfer != "different":
+        raise click.UsageError("--finetune-lr is the rate from --finetune-at on; give both")
 
 
 def _expect_no_run(folder: Path) -> None:
@@ -383,11 +402,9 @@ def _introduce(prepared: Prepared, count: int, folder: Path) -> None:
         lines += _about_balance(prepared)
     if prepared.anchors is not None:
         lines += _about_anchors(prepared)
-    if prepared.known_classes is not None:
-        lines.append(f"the checkpoint knows {len(prepared.known_classes)} of the {len(truth.categories)} classes")
-    if prepared.left_random:
-        first = ", ".join(prepared.left_random[:4])
-        lines.append(f"{len(prepared.left_random)} tensors do not fit the checkpoint and start anew: {first} ...")
+    lines += train_transfer.about_checkpoint(prepared)
+    lines += train_transfer.about_recipe(prepared)
+    lines.append(train_transfer.about_rates(prepared))
     if prepared.masks and isinstance(truth, AnnotationSet) and not truth.outlines.has.all():
         lacking = int((~truth.outlines.has).sum())
         lines.append(f"{lacking} objects without an outline count with their boxes for masks")
@@ -398,11 +415,10 @@ def _introduce(prepared: Prepared, count: int, folder: Path) -> None:
 
 
 def _about_steps(config: TrainConfig, count: int) -> str:
-    """How many pictures an optimiser step sees, who computes them, and how far it goes."""
+    """How many pictures an optimiser step sees, and who computes them."""
     shared = f" on {count} devices" if count > 1 else ""
     batches = f"{config.accumulate} batches of {config.batch}" if config.accumulate > 1 else "one batch"
-    step = f"{config.batch * config.accumulate} pictures a step ({batches}{shared})"
-    return f"{step}, learning rate up to {config.lr:g}"
+    return f"{config.batch * config.accumulate} pictures a step ({batches}{shared})"
 
 
 def _about_balance(prepared: Prepared) -> list[str]:

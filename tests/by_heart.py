@@ -20,7 +20,8 @@ from detseg.results import Detections
 from detseg.runtimes.live import LiveRuntime
 from detseg.training.config import TrainConfig
 from detseg.training.data import Batch, EpochBatches, FrameSet, collate
-from detseg.training.loop import make_optimizer, normalised
+from detseg.training.loop import normalised
+from detseg.training.optimizer import make_optimizer
 from detseg.training.setup import Prepared, prepare
 
 

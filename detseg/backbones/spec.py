@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 from torch import Tensor, nn
 
@@ -43,7 +43,9 @@ class Backbone(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self._frozen_stages = 0
+        self._frozen_whole = False
         self._norms_fixed = False
+        self._rests = False
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -56,36 +58,52 @@ class Backbone(nn.Module, ABC):
         A network whose first step is longer than 2 has that step alone as its stem.
         """
 
-    def freeze(self, stages: int) -> None:
-        """Fixes the first `stages` stages for good: no gradients, evaluation mode (batch norm statistics)."""
-        if stages == 0:
-            return
-        if not 0 < stages <= len(self.stages()):
-            raise BackboneError(f"can freeze 0 to {len(self.stages())} stages, not {stages}")
-        self._frozen_stages = max(stages, self._frozen_stages)
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
-        self.train(self.training)
+    def freeze(self, stages: int | Literal["all"]) -> None:
+        """Fixes the first `stages` stages, or all there is, for good: no gradients, evaluation mode.
+
+        Evaluation mode keeps the running statistics of batch norms as they are. BackboneError where there are not as
+        many stages.
+        """
+        if stages == "all":
+            self._frozen_whole = True
+        elif stages:
+            if not 0 < stages <= len(self.stages()):
+                raise BackboneError(f"can freeze 0 to {len(self.stages())} stages, not {stages}")
+            self._frozen_stages = max(stages, self._frozen_stages)
+        self._fix()
 
     def freeze_batch_norm(self) -> None:
         """Fixes running statistics, scale and shift of every batch norm for good."""
         self._norms_fixed = True
-        for norm in self._batch_norms():
-            norm.requires_grad_(False)
-        self.train(self.training)
+        self._fix()
+
+    def rest(self, resting: bool) -> None:
+        """While it rests nothing of it learns, as if it were frozen whole; then what is not frozen learns again."""
+        if resting != self._rests:
+            self._rests = resting
+            self.requires_grad_(not resting)
+            self._fix()
 
     def train(self, mode: bool = True) -> Self:
         """As nn.Module, but what is frozen stays in evaluation mode."""
         super().train(mode)
-        for module in self._frozen_modules():
+        for module in (*self._frozen_modules(), *(self.children() if self._rests else ())):
             module.eval()
         if self._norms_fixed:
             for norm in self._batch_norms():
                 norm.eval()
         return self
 
+    def _fix(self) -> None:
+        """Takes the gradients of what is frozen, and puts it into evaluation mode."""
+        for module in (*self._frozen_modules(), *(self._batch_norms() if self._norms_fixed else ())):
+            module.requires_grad_(False)
+        self.train(self.training)
+
     def _frozen_modules(self) -> Iterator[nn.Module]:
-        if self._frozen_stages:
+        if self._frozen_whole:
+            yield from self.children()
+        elif self._frozen_stages:
             for stage in self.stages()[: self._frozen_stages]:
                 yield from stage if isinstance(stage, list) else [stage]
 

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from detseg import catalog
 from detseg.errors import DetsegError
 from detseg.files import write_text
+from detseg.training import transfer as recipes
+from detseg.training.transfer import LIKENESSES, Transfer
 
 
 class TrainConfig(BaseModel):
     """A training run. Sizes in pixels, times in epochs; see `detseg train --help`.
 
-    What is not given is as the model's catalog entry wants it, and else as written here.
+    What is not given is as the recipe `transfer` wants it, else as the model's catalog entry does, else as written
+    here.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,8 +77,13 @@ class TrainConfig(BaseModel):
     final_lr: float = Field(0.01, ge=0, le=1)  # times lr, at the end of the cosine
     clip_norm: float = Field(10.0, ge=0)  # 0: gradients are not clipped
     ema: float = Field(0.999, ge=0, lt=1)  # 0: no moving average
-    freeze_stages: int = Field(2, ge=0)
+    freeze_stages: Annotated[int, Field(ge=0)] | Literal["all"] = 2
     freeze_bn: bool = True
+    # a recipe, or how like the pictures are to those of the weights: then the data choose it; see transfer.py
+    transfer: Transfer = "none"
+    finetune_at: int = Field(0, ge=0)  # epochs that the head learns alone, before the backbone joins it
+    finetune_lr: float = Field(0.5, gt=0)  # from then on, times lr
+    layer_decay: float = Field(1.0, gt=0, le=1)  # of the backbone's rate, from each stage to the one below it
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     compile: bool = False  # torch.compile of the network
 
@@ -94,14 +110,46 @@ class TrainConfig(BaseModel):
 
         return bytes_of(value)
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _as_the_model_wants(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _filled_in(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """What is not given is as the recipe and the model want it."""
         name = values.get("model", cls.model_fields["model"].default)
         if not isinstance(name, str):  # refused with the other fields
-            return values
-        entry = catalog.entry(name)
-        return {"imgsz": entry.imgsz, "backbone": entry.backbone, **entry.training, **values}
+            return handler(values)
+        entry, epochs = catalog.entry(name), values.get("epochs")
+        recipe = recipes.settings_of(
+            str(values.get("transfer")), epochs if isinstance(epochs, int) else cls.model_fields["epochs"].default
+        )
+        config = handler({"imgsz": entry.imgsz, "backbone": entry.backbone, **entry.training, **recipe, **values})
+        config.model_fields_set.intersection_update(values)  # what was given, no defaults
+        return config
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.finetune_at >= self.epochs:
+            raise ValueError(
+                f"finetune_at: the backbone joins after {self.finetune_at} epochs and there are {self.epochs}; "
+                "--freeze all has the head learn alone to the end"
+            )
+        if self.finetune_at and self.freeze_stages == "all":
+            raise ValueError("finetune_at: a backbone that is frozen whole never joins; leave --freeze all out")
+        has_learnt = self.weights is not None or self.backbone_weights is not None
+        if self.transfer == "scratch" and has_learnt:
+            raise ValueError("transfer: from scratch means without weights; leave -w and --backbone-weights out")
+        if self.transfer not in ("none", "scratch") and not has_learnt:
+            raise ValueError(
+                f"transfer: {self.transfer} goes on from what was learnt before, and {self.model} would start at "
+                "random; give a checkpoint (-w), or weights of the backbone (--backbone-weights)"
+            )
+        return self
+
+    def settled(self, *, little: bool) -> TrainConfig:
+        """With the recipe that the likeness and the amount of data ask for, where only the likeness was given."""
+        if self.transfer not in LIKENESSES:
+            return self
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return TrainConfig(**{**given, "transfer": recipes.chosen(self.transfer, little=little)})
 
     @property
     def plain_from(self) -> int:
@@ -119,14 +167,19 @@ class TrainConfig(BaseModel):
 
     @classmethod
     def load(cls, path: Path, **changes: Any) -> TrainConfig:
-        """Reads config.yaml; `changes` take precedence. Raises DetsegError naming the file and the field."""
+        """Reads config.yaml; `changes` take precedence, and so does what a recipe among them sets.
+
+        Raises DetsegError naming the file and the field.
+        """
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise DetsegError(f"{path}: not a readable configuration: {error}") from error
         if not isinstance(values, dict):
             raise DetsegError(f"{path}: not a configuration: expected `name: value` lines")
-        return cls.checked({**values, **changes}, str(path))
+        renewed = recipes.governed(changes["transfer"]) if "transfer" in changes else ()
+        kept = {name: value for name, value in values.items() if name not in renewed}
+        return cls.checked({**kept, **changes}, str(path))
 
     @classmethod
     def checked(cls, values: dict[str, Any], source: str) -> TrainConfig:
@@ -134,5 +187,6 @@ class TrainConfig(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise DetsegError(f"{source}: {wrong}") from error
+            wrong = [": ".join([*(str(place) for place in e["loc"][:1]), e["msg"]]) for e in error.errors()]
+            told = "; ".join(dict.fromkeys(text.removeprefix("Value error, ") for text in wrong))
+            raise DetsegError(f"{source}: {told}") from error

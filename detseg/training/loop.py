@@ -35,8 +35,9 @@ from detseg.training.config import TrainConfig
 from detseg.training.data import Batch, EpochBatches, FrameSet, Ticket, collate, loader
 from detseg.training.folder import EpochSoFar, RunFolder, RunState, Stateful
 from detseg.training.memory import largest_batch, telling_of_memory
+from detseg.training.optimizer import make_optimizer
 from detseg.training.processes import Processes, start
-from detseg.training.schedule import MovingAverage, cosine_factor
+from detseg.training.schedule import MovingAverage, phase_of, rate_factor
 from detseg.training.stages import StageStep, finish
 
 Metrics = dict[str, float]
@@ -188,6 +189,8 @@ class Trainer:
 
     def _epoch(self, feed: Any, state: RunState) -> EpochDone:
         """What is left of the running epoch."""
+        backbone: Any = self.model.backbone
+        backbone.rest(phase_of(self.config, state.epoch).backbone_rests)
         self.model.train()
         so_far, steps = state.running, len(self.batches)
         self.batches.epoch, self.batches.first = state.epoch, so_far.batches
@@ -313,12 +316,10 @@ class Trainer:
             self.report(event)
 
     def _set_rate(self, step: int, steps_per_epoch: int) -> float:
-        config = self.config
-        warmup = round(config.warmup_epochs * steps_per_epoch)
-        factor = cosine_factor(step, config.epochs * steps_per_epoch, warmup, config.final_lr)
+        factor = rate_factor(self.config, step, steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        return config.lr * factor
+        return self.config.lr * factor
 
     def _is_due(self, epoch: int) -> bool:
         return (epoch + 1) % self.config.eval_every == 0 or epoch + 1 == self.config.epochs
@@ -383,24 +384,3 @@ def normalised(frames: Tensor, preprocess: Preprocess) -> Tensor:
     std = torch.tensor(preprocess.std, device=frames.device)
     # the permuted view of an NHWC tensor already is channels-last: nothing is copied
     return ((frames.float() - mean) / std).permute(0, 3, 1, 2)
-
-
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Two rates (backbone, rest), each with and without weight decay (biases and batch norms have none)."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault((name.startswith("backbone."), parameter.ndim > 1), []).append(parameter)
-    settings = [
-        {
-            "params": parameters,
-            "lr": config.lr * (config.backbone_lr if in_backbone else 1),
-            "base_lr": config.lr * (config.backbone_lr if in_backbone else 1),
-            "weight_decay": config.weight_decay if decays else 0.0,
-        }
-        for (in_backbone, decays), parameters in groups.items()
-    ]
-    fused = config.precision != "16-mixed"  # a fused step scales gradients back itself, too late to clip them
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(settings, lr=config.lr, momentum=0.9, nesterov=True, fused=fused)
-    return torch.optim.AdamW(settings, lr=config.lr, fused=fused)

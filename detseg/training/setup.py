@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from detseg import catalog, checkpoints
-from detseg.annotations import AnnotationSet, Categories, ClassMatch, load_label_maps, splits
+from detseg.annotations import AnnotationSet, load_label_maps, splits
 from detseg.annotations import load as load_truth
 from detseg.annotations.anchors import Anchors, fit_of, kmeans_anchors, sizes_in_frame
 from detseg.annotations.map_summary import pixel_counts
@@ -31,14 +31,16 @@ from detseg.proposals import FileProposer, ProposalSettings, Proposer, Searcher
 from detseg.segmenters.contract import Segmenter
 from detseg.training.config import TrainConfig
 from detseg.training.data import FrameSet, MapSet, TrainingSet
+from detseg.training.inheritance import Inherited, inherit
 from detseg.training.shared_truth import share
+from detseg.training.transfer import Likeness, is_little, likeness_of
 
 Downloads = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Everything a run starts from; `anchors`, how well they fit the data, and `left_random` are for telling."""
+    """Everything a run starts from; `anchors`, how well they fit, `likeness` and `inherited` are for telling."""
 
     config: TrainConfig
     data: FrameSet[Any]
@@ -46,8 +48,8 @@ class Prepared:
     model: Detector | Segmenter
     card: Card
     anchors: Anchors | None = None
-    left_random: tuple[str, ...] = ()  # tensors that a checkpoint of another kind of model or data did not fill
-    known_classes: tuple[str, ...] | None = None  # those that the checkpoint knows, too; None without one
+    likeness: Likeness | None = None  # what was said of the data where their amount chose the recipe
+    inherited: Inherited | None = None  # what was taken from a checkpoint; None without one
     masks: bool = False  # whether a detector learns from masks, and answers with them
     proposer: Proposer | None = None  # where its proposals come from, if it looks at such
 
@@ -82,6 +84,7 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
         return _prepared_for_maps(config, command, progress)
     module = catalog.module(config.model)
     truth, validation = read_truth(config)
+    config, likeness = _settled(config, truth)
     masks = bool(getattr(module, "NEEDS_MASKS", False))
     if masks:
         _expect_masks(config, truth)
@@ -109,8 +112,8 @@ def prepare(config: TrainConfig, command: str, progress: Downloads | None = None
         model=started.model,
         card=card,
         anchors=fit,
-        left_random=started.left_random,
-        known_classes=started.known_classes,
+        likeness=likeness,
+        inherited=started.inherited,
         masks=masks,
         proposer=proposer,
     )
@@ -121,6 +124,7 @@ def _prepared_for_maps(config: TrainConfig, command: str, progress: Downloads | 
     if config.mixup:
         raise DetsegError(f"{config.model} learns from label maps, which cannot be blended; leave --mixup out")
     truth, validation = read_label_maps(config)
+    config, likeness = _settled(config, truth)
     started = _started(config, command, truth, lambda: PixelCounts(*pixel_counts(truth)), progress)
     return Prepared(
         config=config,
@@ -128,9 +132,16 @@ def _prepared_for_maps(config: TrainConfig, command: str, progress: Downloads | 
         validation=validation,
         model=started.model,
         card=started.card,
-        left_random=started.left_random,
-        known_classes=started.known_classes,
+        likeness=likeness,
+        inherited=started.inherited,
     )
+
+
+def _settled(config: TrainConfig, truth: AnnotationSet | SemanticSet) -> tuple[TrainConfig, Likeness | None]:
+    """With the recipe for so much data, where only their likeness was given; and that likeness."""
+    objects = len(truth.boxes) if isinstance(truth, AnnotationSet) else None
+    settled = config.settled(little=is_little(len(truth), objects, len(truth.categories)))
+    return settled, likeness_of(config.transfer)
 
 
 class _Started(NamedTuple):
@@ -138,8 +149,7 @@ class _Started(NamedTuple):
 
     model: Detector | Segmenter
     card: Card
-    left_random: tuple[str, ...]
-    known_classes: tuple[str, ...] | None
+    inherited: Inherited | None
 
 
 def _started(
@@ -159,7 +169,7 @@ def _started(
     settings = module.configure(len(truth.categories), options, about_data)
     pretrained = None if config.weights else config.backbone_weights
     model: Detector | Segmenter = module.build(settings, backbone_weights=pretrained, progress=progress)
-    left_random, known = _start_from(model, config.weights, truth.categories) if config.weights else ((), None)
+    inherited = inherit(model, config.weights, truth.categories) if config.weights else None
     backbone: Any = model.backbone
     backbone.freeze(config.freeze_stages)
     if config.freeze_bn:
@@ -172,7 +182,7 @@ def _started(
         training=provenance(config, truth, command),
         task=entry.task,
     )
-    return _Started(model, card, left_random, known)
+    return _Started(model, card, inherited)
 
 
 def _proposer(config: TrainConfig, card: Card, sets: Sequence[AnnotationSet]) -> Proposer | None:
@@ -266,19 +276,6 @@ def _preprocess(config: TrainConfig, name: str | None, backbone: Any) -> Preproc
     if card.config.get("backbone") != name:
         return own
     return replace(own, mean=card.preprocess.mean, std=card.preprocess.std)
-
-
-def _start_from(
-    model: Detector | Segmenter, weights: str, categories: Categories
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Copies every tensor that fits; returns the names of those left as they were, and of the classes it knows."""
-    card, state = checkpoints.load(weights)
-    own = model.state_dict()
-    known = ClassMatch.of(card.categories, categories).to_model
-    state = model.adapted(state, known)
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    model.load_state_dict(fitting, strict=False)
-    return tuple(name for name in own if name not in fitting), tuple(categories.names[i] for i in sorted(known))
 
 
 def provenance(config: TrainConfig, truth: AnnotationSet | SemanticSet, command: str) -> dict[str, Any]:

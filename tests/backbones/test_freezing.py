@@ -59,6 +59,47 @@ def test_frozen_batch_norms_stay_to_the_bit_and_all_else_learns(name):
     assert _changed(before, backbone) == set(before) - frozen
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_nothing_learns_while_it_rests_and_then_what_is_not_frozen(name):
+    torch.manual_seed(0)
+    backbone = build_backbone(name, freeze_stages=1)
+    frozen = _names_in(backbone, backbone.stages()[:1])
+    before = copy.deepcopy(backbone.state_dict())
+    backbone.rest(True)
+    backbone.train()
+    assert not any(x.requires_grad for x in backbone(torch.randn(2, 3, 64, 64)))  # nothing to go backwards through
+    assert not _changed(before, backbone)  # the batch norms' statistics neither
+    backbone.rest(False)
+    _train(backbone)
+    assert _changed(before, backbone) == set(before) - frozen
+
+
+def test_what_is_frozen_while_it_rests_stays_frozen():
+    backbone = build_backbone("resnet18")
+    backbone.rest(True)
+    backbone.freeze_batch_norm()
+    backbone.freeze(2)
+    backbone.rest(False)
+    learning = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    assert learning == {
+        name
+        for name, parameter in backbone.named_parameters()
+        if parameter.ndim > 1 and name.startswith(("net.layer2.", "net.layer3.", "net.layer4."))
+    }
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_frozen_whole_never_learns(name):
+    backbone = build_backbone(name)
+    before = copy.deepcopy(backbone.state_dict())
+    backbone.freeze("all")
+    backbone.rest(True)
+    backbone.rest(False)
+    backbone.train()
+    assert not any(x.requires_grad for x in backbone(torch.randn(2, 3, 64, 64)))
+    assert not _changed(before, backbone)
+
+
 def test_freezing_survives_a_parents_train_and_a_copy():
     parent = nn.Sequential(build_backbone("efficientnet_lite0", freeze_stages=1, freeze_bn=True))
     for module in (parent, copy.deepcopy(parent)):

@@ -72,8 +72,60 @@ def test_a_run_starts_from_a_checkpoint_of_other_classes(shapes, tmp_path, capsy
     weights = str(first / "weights" / "best.safetensors")
     assert main(["train", str(two), *TINY, "-w", weights, "--out", str(tmp_path / "second")]) == 0
     told = capsys.readouterr().err
-    assert "the checkpoint knows 2 of the 2 classes" in told
+    assert "best.safetensors (yolo, 3 classes): " in told
+    assert " of the network is taken as it is, all 2 classes are known to it" in told
     assert "start anew" not in told
+
+
+def test_a_checkpoint_of_another_backbone_tells_what_starts_anew(shapes, tmp_path, capsys):
+    first = tmp_path / "first"
+    assert main(["train", str(shapes), *TINY, "--out", str(first), "-q"]) == 0
+    two = tmp_path / "two"
+    write_sample(two, format="yolo", images=6, seed=3, hw=(64, 96))
+    (yaml_file,) = two.glob("*.yaml")
+    yaml_file.write_text(yaml_file.read_text().replace("triangle", "hexagon"))
+    capsys.readouterr()
+    weights = str(first / "weights" / "best.safetensors")
+    words = ["train", str(two), *TINY, "-w", weights, "--backbone", "mobilenet_v3_small"]
+    assert main([*words, "--out", str(tmp_path / "second")]) == 0
+    told = capsys.readouterr().err
+    assert "circle, square are known to it, hexagon start anew" in told
+    assert " that it has not, or in another size, start anew: backbone.net.features.0.0, " in told
+    assert " of these are frozen and stay at random numbers; --freeze 0 --learn-bn has all learn" in told
+
+
+def test_the_rates_are_told_at_the_start_unless_quiet(shapes, tmp_path, capsys):
+    words = ["train", str(shapes), *TINY, "--backbone", "mobilenet_v3_small", "--epochs", "3", "--lr", "0.002"]
+    words += ["--finetune-at", "1", "--layer-decay", "0.5", "--freeze", "3"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    lines = [line.split() for line in capsys.readouterr().err.splitlines()]
+    start = lines.index(["part", "learns", "epochs", "1", "to", "1", "epochs", "2", "to", "3"])
+    rows = [[*row[:-4], *row[-2:]] for row in lines[start + 2 : start + 6]]
+    assert rows == [
+        ["head", "0.002", "0.001"],
+        ["backbone,", "stage", "5", "-", "0.0002"],  # half of 0.002 times 0.2
+        ["backbone,", "stage", "4", "-", "0.0001"],
+        ["backbone,", "stages", "1", "to", "3", "-", "-"],
+    ]
+    assert main([*words, "--out", str(tmp_path / "quiet"), "-q"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_recipe_gives_its_reason_and_what_was_given_otherwise(shapes, tmp_path, capsys):
+    first = tmp_path / "first"
+    assert main(["train", str(shapes), *TINY, "--out", str(first), "-q"]) == 0
+    capsys.readouterr()
+    words = ["train", str(shapes), *TINY, "-w", str(first / "weights" / "best.safetensors"), "--learn-bn"]
+    assert main([*words, "--transfer", "similar", "--out", str(tmp_path / "run")]) == 0
+    told = capsys.readouterr().err
+    assert "--transfer head: 8 pictures with " in told
+    assert " of 3 classes, which is little data, like what the weights have learnt from" in told
+    assert "the head learns alone" in told
+    assert "but for what was given: freeze_bn False" in told
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (config["transfer"], config["freeze_stages"], config["freeze_bn"]) == ("head", "all", False)
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert "finished already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -89,6 +141,12 @@ def test_a_run_starts_from_a_checkpoint_of_other_classes(shapes, tmp_path, capsy
         (["DATA", "-w", "gone.safetensors"], 4, "gone.safetensors"),
         (["--resume", "RUN"], 1, "no run to resume"),
         (["DATA", "--epoch", "3"], 2, "--epochs"),
+        (["DATA", "--finetune-lr", "0.1"], 2, "--finetune-at"),
+        (["DATA", "--finetune-at", "1"], 1, "the backbone joins after 1 epochs and there are 1"),
+        (["DATA", "--freeze", "most"], 2, "--freeze"),
+        (["DATA", "--freeze", "9"], 1, "can freeze 0 to 5 stages, not 9"),
+        (["DATA", "--transfer", "heads"], 2, "head"),
+        (["DATA", "--transfer", "head"], 1, "would start at random"),  # without weights of its backbone
     ],
 )
 def test_what_cannot_be_done_is_told_in_a_line(words, code, told, shapes, tmp_path, capsys, monkeypatch):

@@ -365,7 +365,7 @@ def test_fine_tuning_keeps_every_layer_that_fits(tmp_path, shapes):
         new, was = (t.reshape(3, -1, *t.shape[1:]) for t in (value, old[name]))
         assert new.shape[1] == 5 + classes
         assert torch.equal(new[:, :5], was[:, :5])  # where a box is, and whether, is kept
-    assert prepared.left_random == ()
+    assert prepared.inherited.anew == ()
     assert prepared.card.preprocess.fit == "stretch"
     again = catalog.build("darknet", prepared.card.config, classes)
     load_into(again, own, "again")

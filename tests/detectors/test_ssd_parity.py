@@ -177,8 +177,8 @@ def test_training_goes_on_from_torchvisions_weights_as_they_were_trained(tmp_pat
     prepared = prepare(config, "x")
     assert prepared.card.preprocess == card.preprocess
     assert prepared.card.config["reduced_tail"] is True
-    assert prepared.left_random == ()
-    assert prepared.known_classes == ()
+    assert prepared.inherited.anew == ()
+    assert prepared.inherited.known == ()
     own, boxes = prepared.model.state_dict(), 6
     rows = [tensors["heads.0.logits.3.weight"].unflatten(0, (boxes, -1)) for tensors in (own, state)]
     torch.testing.assert_close(rows[0][:, 0], rows[1][:, 0], rtol=0, atol=0)  # background's

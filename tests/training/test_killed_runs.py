@@ -73,7 +73,11 @@ assert child(lambda: None, line) == 0
 assert child(lambda: None, line) == 0
 """
 
-DETECTOR = ("-m", "yolo", "--imgsz", "64", "--option", "neck_channels=16", "--mixup", "0.3")
+# the third kill is between its phases: the weights of the first are kept, its state is not
+DETECTOR = (
+    *("-m", "yolo", "--imgsz", "64", "--option", "neck_channels=16", "--mixup", "0.3"),
+    *("--finetune-at", "2", "--layer-decay", "0.5"),
+)
 SEGMENTER = (
     "-m",
     "unet-valid",
@@ -88,7 +92,7 @@ SEGMENTER = (
 )
 
 
-@pytest.mark.parametrize("model", [DETECTOR, SEGMENTER], ids=["detector", "segmenter"])
+@pytest.mark.parametrize("model", [DETECTOR, SEGMENTER], ids=["detector in two phases", "segmenter"])
 def test_killed_four_times_it_ends_the_same(model, tmp_path):
     data = write_sample(tmp_path / "data", format="coco", images=12, seed=3, hw=(48, 64))
     words = [

@@ -26,7 +26,8 @@ from detseg.pipeline import segment_files
 from detseg.runtimes.live import LiveRuntime
 from detseg.training.config import TrainConfig
 from detseg.training.data import EpochBatches, Ticket, collate, loader
-from detseg.training.loop import make_optimizer, normalised
+from detseg.training.loop import normalised
+from detseg.training.optimizer import make_optimizer
 from detseg.training.setup import prepare
 from tests.training.test_training import run
 

@@ -160,10 +160,11 @@ def expect_same_numbers(two: Path, data: Path) -> None:
     assert read_card(two / "weights" / "last.safetensors").training["metrics"] == numbers
 
 
-def test_a_segmenter_learns_alike_in_two_processes(frozen_norms, tmp_path):
+@pytest.mark.parametrize("model", [UNET_WORDS, (*UNET_WORDS, "--finetune-at", "1")], ids=["", "two phases"])
+def test_a_segmenter_learns_alike_in_two_processes(model, frozen_norms, tmp_path):
     data = write_sample(tmp_path / "data", format="coco", images=12, seed=3, hw=(48, 64))
-    assert main(words(data, UNET_WORDS, tmp_path / "one")) == 0
-    done = driven(_AS_TORCHRUN, *words(data, UNET_WORDS, tmp_path / "two"), place=tmp_path)
+    assert main(words(data, model, tmp_path / "one")) == 0
+    done = driven(_AS_TORCHRUN, *words(data, model, tmp_path / "two"), place=tmp_path)
     assert done.returncode == 0, done.stderr
     expect_same_run(tmp_path / "one", tmp_path / "two")
     expect_same_numbers(tmp_path / "two", data)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from detseg.training.schedule import MovingAverage, cosine_factor
+from detseg.training.config import TrainConfig
+from detseg.training.schedule import MovingAverage, cosine_factor, phase_of, phases, rate_factor
 
 
 def test_warm_up_is_linear_then_half_a_cosine():
@@ -16,6 +19,24 @@ def test_warm_up_is_linear_then_half_a_cosine():
     assert factors[12] == pytest.approx(0.55)  # half way: the mean of 1 and 0.1
     assert factors[20] == pytest.approx(0.1)
     assert factors[4:] == sorted(factors[4:], reverse=True)
+
+
+def test_each_phase_has_a_warm_up_and_a_cosine_of_its_own():
+    config = TrainConfig(data="x", epochs=5, finetune_at=2, finetune_lr=0.5, warmup_epochs=0.25, final_lr=0.1)
+    factors = [rate_factor(config, step, 4) for step in range(20)]
+    # the warm-up is one step; then half a cosine to a tenth over the other 7 steps of the first phase, 11 of the next
+    assert factors[0] == pytest.approx(0.5)
+    assert factors[1:8] == pytest.approx([0.1 + 0.45 * (1 + math.cos(math.pi * i / 7)) for i in range(7)])
+    assert factors[8] == pytest.approx(0.25)
+    assert factors[9:] == pytest.approx([0.05 + 0.225 * (1 + math.cos(math.pi * i / 11)) for i in range(11)])
+    assert [phase_of(config, epoch).backbone_rests for epoch in range(5)] == [True, True, False, False, False]
+
+
+def test_without_a_second_phase_the_rate_is_one_cosine():
+    config = TrainConfig(data="x", epochs=5, finetune_lr=0.5)
+    assert len(phases(config)) == 1
+    assert [rate_factor(config, i, 4) for i in range(20)] == [cosine_factor(i, 20, 4, 0.01) for i in range(20)]
+    assert not phase_of(config, 0).backbone_rests
 
 
 def test_the_average_follows_its_formula():

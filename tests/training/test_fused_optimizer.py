@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from detseg.training.config import TrainConfig
-from detseg.training.loop import make_optimizer
+from detseg.training.optimizer import make_optimizer
 
 
 class Net(nn.Module):
