@@ -2,7 +2,10 @@
 
 O. Ronneberger, P. Fischer, T. Brox: U-Net, 2015, arXiv 1505.04597, sec. 2 and fig. 2: the overlap-tile strategy. A tile
 is larger than what it answers for, by a `context` on every side; at the picture's border the context is its mirror
-image. Answers that overlap besides are blended, each the less the nearer its edge.
+image. Answers that overlap besides are blended. A network that pads says little of worth near the edge of a tile, where
+it sees no neighbours (of a U-Net on EfficientNet-Lite0 a sixth of the pixels change within 32 to 64 of it, one in a
+hundred at 128): an answer counts by the fourth power of its distance from the edge, so that the one that lies deeper in
+its tile decides.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ Ask = Callable[[NDArray[np.uint8]], Shares]  # frames (N, H, W, 3) -> probabilit
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tiles of `size_hw`, of which `context` pixels on every side are only looked at; `overlap` pixels of what two
-    neighbours answer for is blended. Raises ValueError where nothing would be left, or not multiples of STEP.
+    """Tiles of `size_hw`, of which `context` pixels on every side are only looked at; at least `overlap` pixels of what
+    two neighbours answer for is blended. Raises ValueError where nothing would be left, or not multiples of STEP.
     """
 
     size_hw: tuple[int, int]
@@ -45,9 +48,11 @@ class Tiling:
         return self.size_hw[0] - 2 * self.context, self.size_hw[1] - 2 * self.context
 
     def starts(self, length: int, axis: int) -> list[int]:
-        """Where the cores begin along a side of the picture; the last may reach beyond it."""
+        """Where cores begin along a side of the picture, evenly; the last ends with it, or less than STEP beyond."""
         core = self.core_hw[axis]
-        return list(range(0, max(1, length - self.overlap), core - self.overlap))
+        last = max(0, -(-(length - core) // STEP) * STEP)
+        gaps = -(-last // (core - self.overlap))
+        return [i * last // max(1, gaps) // STEP * STEP for i in range(gaps + 1)]
 
 
 def segment_tiled(
@@ -63,7 +68,8 @@ def segment_tiled(
     labels, sure = np.zeros((h, w), np.uint8), np.zeros((h, w), np.float32)
     band: Shares | None = None
     for top, following in zip(tops, [*tops[1:], None], strict=True):
-        row = _row(wide, top, lefts, tiling, ask, batch)
+        of_rows = _depth(tiling.core_hw[0], first=top == 0, last=following is None)
+        row = _row(wide, top, lefts, of_rows[:, None], tiling, ask, batch)
         if band is not None:
             row[:, : band.shape[1]] += band
         done = row if following is None else row[:, : following - top]
@@ -82,13 +88,21 @@ def _extended(image: NDArray[np.uint8], tiling: Tiling) -> NDArray[np.uint8]:
     return np.asarray(cv2.copyMakeBorder(image, *sides, cv2.BORDER_REFLECT_101), np.uint8)
 
 
-def _row(wide: NDArray[np.uint8], top: int, lefts: Sequence[int], tiling: Tiling, ask: Ask, batch: int) -> Shares:
+def _row(
+    wide: NDArray[np.uint8],
+    top: int,
+    lefts: Sequence[int],
+    of_rows: NDArray[np.float32],
+    tiling: Tiling,
+    ask: Ask,
+    batch: int,
+) -> Shares:
     """(K, core height, width of all) the weighted shares of one row of tiles, added where they overlap."""
     (core_h, core_w), context = tiling.core_hw, tiling.context
-    weight = _ramp(core_h, tiling.overlap)[:, None] * _ramp(core_w, tiling.overlap)[None]
     total: Shares | None = None
     for left, shares in zip(lefts, _answers(wide, top, lefts, tiling, ask, batch), strict=True):
-        mine = shares[:, context : context + core_h, context : context + core_w] * weight
+        mine = shares[:, context : context + core_h, context : context + core_w]
+        mine = mine * of_rows * _depth(core_w, first=left == 0, last=left == lefts[-1])
         if total is None:
             total = np.zeros((len(mine), core_h, lefts[-1] + core_w), np.float32)
         total[:, :, left : left + core_w] += mine
@@ -105,10 +119,9 @@ def _answers(
         yield from ask(np.stack(cut))
 
 
-def _ramp(length: int, overlap: int) -> NDArray[np.float32]:
-    """(length,) how much an answer counts: rising over `overlap` pixels from either end, such that two add up to 1."""
-    rising = (np.arange(overlap, dtype=np.float32) + 0.5) / max(overlap, 1)
-    weight = np.ones(length, np.float32)
-    weight[:overlap] = np.minimum(weight[:overlap], rising)
-    weight[length - overlap :] = np.minimum(weight[length - overlap :], rising[::-1])
-    return weight
+def _depth(length: int, *, first: bool, last: bool) -> NDArray[np.float32]:
+    """(length,) how much answers count along one side of a tile: 1 in its middle and up to the picture's border."""
+    from_start = np.arange(length, dtype=np.float32) + 0.5
+    middle = np.full(length, length / 2, np.float32)
+    least = np.minimum(middle if first else from_start, middle if last else from_start[::-1])
+    return np.asarray((np.minimum(least, middle) / middle) ** 4, np.float32)

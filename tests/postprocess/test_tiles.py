@@ -80,6 +80,31 @@ def test_nothing_is_asked_twice_for_one_tile():
     assert asked == [2, 2]  # two by two tiles of 128 with 64 shared
 
 
+@pytest.mark.parametrize("length", [1, 64, 65, 200, 1000, 1003])
+@pytest.mark.parametrize(("size", "overlap"), [(64, 0), (64, 32), (128, 96), (224, 64)])
+def test_tiles_lie_evenly_within_the_picture(length, size, overlap):
+    starts = Tiling((size, size), overlap).starts(length, 0)
+    steps = np.diff(starts)
+    assert starts[0] == 0
+    assert length <= starts[-1] + size < max(length, size) + 32
+    assert not (np.array(starts) % 32).any()
+    assert not len(steps) or (steps.max() <= size - overlap and steps.max() - steps.min() <= 32)
+
+
+def test_where_tiles_overlap_the_one_that_sees_more_decides():
+    """What a tile says within 40 pixels of its edge is wrong; only the picture's own border shows it."""
+    image = picture(160, 160)
+
+    def ask(frames: np.ndarray) -> np.ndarray:
+        answers = np.zeros((len(frames), 2, *frames.shape[1:3]), np.float32)
+        answers[:, 0] = 1
+        answers[:, 0, 40:-40, 40:-40], answers[:, 1, 40:-40, 40:-40] = 0.2, 0.8
+        return answers
+
+    found, _ = segment_tiled(image, Tiling((128, 128), 96), ask)
+    np.testing.assert_array_equal(found, np.pad(np.ones((80, 80), np.uint8), 40))
+
+
 WRONG = [
     {"size_hw": (100, 64)},
     {"size_hw": (64, 64), "overlap": 64},
