@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from detseg import catalog
+from detseg.backbones.spec import Backbone, FeatureSpec, Stage
 from detseg.detectors.contract import Detector, Target
 from detseg.results import RawDetections
 
@@ -32,16 +33,19 @@ class Config(NamedTuple):
     backbone: str = "none"
 
 
-class Backbone(nn.Module):
-    """What training wants of a backbone."""
+class Nothing(Backbone):
+    """A backbone without anything to learn or freeze."""
 
+    features = (FeatureSpec(3, 1),)
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
-    def freeze(self, stages: int) -> None:
-        """Nothing to freeze."""
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The images."""
+        return [images]
 
-    def freeze_batch_norm(self) -> None:
-        """Nothing to freeze."""
+    def stages(self) -> list[Stage]:
+        """Two, as many as are frozen where nothing is said."""
+        return [nn.Identity(), nn.Identity()]
 
 
 class ColourMasks(Detector):
@@ -50,7 +54,7 @@ class ColourMasks(Detector):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.backbone = Backbone()
+        self.backbone = Nothing()
         self.weight = nn.Parameter(torch.ones(2, 1))
         self.seen: list[tuple[Tensor, list[Target]]] = []
 

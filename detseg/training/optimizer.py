@@ -51,10 +51,9 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
         }
         for (_, factor, decays), parameters in groups.items()
     ]
-    fused = config.precision != "16-mixed"  # a fused step scales gradients back itself, too late to clip them
     if config.optimizer == "sgd":
-        return torch.optim.SGD(settings, lr=config.lr, momentum=0.9, nesterov=True, fused=fused)
-    return torch.optim.AdamW(settings, lr=config.lr, fused=fused)
+        return torch.optim.SGD(settings, lr=config.lr, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(settings, lr=config.lr)
 
 
 def rate_factors(model: nn.Module, config: TrainConfig) -> dict[str, float]:
