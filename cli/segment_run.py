@@ -13,7 +13,7 @@ import numpy as np
 from detseg.annotations.categories import Categories
 from detseg.images import ImageFile
 from detseg.pipeline import Member, Outcome, segment_together
-from detseg.postprocess.tiles import STEP, Tiling
+from detseg.postprocess.tiles import Tiling
 from detseg.results import LabelMap
 from detseg.runtimes import Runtime
 from detseg.writers import Writers, area_row, open_map_writers
@@ -129,9 +129,6 @@ def _tiling(request: Request, context: int) -> Tiling | None:
     if request.tile is None:
         return None
     try:
-        context = -(-context // STEP) * STEP
-        # a network that sees all it needs within its context answers alike wherever tiles are cut
-        usual = 0 if context else min(request.tile) // 2 // STEP * STEP
-        return Tiling(request.tile, usual if request.overlap is None else request.overlap, context)
+        return Tiling.usual(request.tile, request.overlap, context)
     except ValueError as error:
         raise click.UsageError(str(error)) from error

@@ -60,18 +60,18 @@ class _NumberOr(click.IntRange):
         return self.word if str(value).strip().lower() == self.word else super().convert(value, param, ctx)
 
 
-class _Size(click.ParamType[str]):
-    """Bytes, as 2GB or 500MB, or `auto`; TrainConfig reads them."""
+class _Size(click.ParamType[int | str]):
+    """Bytes, as 2GB or 500MB, or `auto`."""
 
     name = "size"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Refuses what is no size."""
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Text to a number or `auto`."""
         from detseg.training.picture_cache import bytes_of
 
         text = str(value).strip().lower()
         try:
-            return text if text == "auto" else str(bytes_of(text))
+            return text if text == "auto" else bytes_of(text)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -225,7 +225,6 @@ def command(
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or processes tell that all of a network was needed
     from detseg.training import processes
-    from detseg.training.config import TrainConfig
     from detseg.training.setup import prepare
 
     values = {key: value for key, value in given.items() if value is not None}
@@ -236,17 +235,11 @@ def command(
     if finds_batch:
         del values["batch"]
     if resume is not None:
-        if finds_batch:
-            raise click.UsageError("a resumed run has its own batch; leave --batch auto out")
-        if profile:
-            raise click.UsageError("a profile is of a run that begins; leave --resume out, or give --config")
-        _expect_nothing_against_resuming(config_file, out, name)
+        _expect_nothing_against_resuming(config_file, out, name, finds_batch=finds_batch, profile=profile)
         folder = resume
         config = train_resume.resumed_config(resume, values, force=force, quiet=not processes.is_first())
     else:
-        values = values if config_file else {**_as_its_weights(values), **values}
-        config = TrainConfig.load(config_file, **values) if config_file else TrainConfig.checked(values, "options")
-        _expect_two_phases(config, values)
+        config = _begun(values, config_file)
         folder = choose(out, project, name, reuse=exist_ok, make=False)
         if not profile:
             _expect_no_run(folder)
@@ -258,17 +251,15 @@ def command(
         quiet = quiet or not group.first
         with _Download(quiet) as download:  # others find in the cache what the first one fetched
             prepared = group.first_alone(lambda: prepare(config, _command_line(resume), download.progress))
+        if finds_batch:
+            prepared = _with_fitting_batch(prepared, group, quiet)
         if profile:
-            if finds_batch:
-                prepared = _with_fitting_batch(prepared, group, quiet)
             return _profile(prepared, group, quiet)
         if resume is not None:
             group.first_alone(lambda: train_resume.expect_same_data(folder, prepared, force=force, quiet=quiet))
         elif group.first:
             folder = choose(out, project, name, reuse=exist_ok)
         folder = group.of_first(folder)
-        if finds_batch:
-            prepared = _with_fitting_batch(prepared, group, quiet)
         if group.first:
             prepared.config.save(folder / "config.yaml")
         if not quiet:
@@ -309,10 +300,28 @@ def _teller(resume: Path | None) -> Callable[[str], None]:
     return lambda line: click.echo(f"{line}; go on with: detseg train {again}", err=True)
 
 
-def _expect_nothing_against_resuming(config_file: Path | None, out: Path | None, name: str | None) -> None:
+def _expect_nothing_against_resuming(
+    config_file: Path | None, out: Path | None, name: str | None, *, finds_batch: bool, profile: bool
+) -> None:
+    if finds_batch:
+        raise click.UsageError("a resumed run has its own batch; leave --batch auto out")
+    if profile:
+        raise click.UsageError("a profile is of a run that begins; leave --resume out, or give --config")
     for option, value in (("--config", config_file), ("--out", out), ("--name", name)):
         if value is not None:
             raise click.UsageError(f"a resumed run has its own folder and configuration; leave {option} out")
+
+
+def _begun(values: dict[str, Any], config_file: Path | None) -> TrainConfig:
+    """The settings of a run that begins."""
+    from detseg.training.config import TrainConfig
+
+    if config_file is not None:
+        config = TrainConfig.load(config_file, **values)
+    else:
+        config = TrainConfig.checked({**_as_its_weights(values), **values}, "options")
+    _expect_two_phases(config, values)
+    return config
 
 
 def _expect_two_phases(config: TrainConfig, given: dict[str, Any]) -> None:

@@ -38,12 +38,11 @@ def about_recipe(prepared: Prepared) -> list[str]:
 def _amount(prepared: Prepared) -> str:
     """Such as "20 pictures with 240 objects of 3 classes, which is little data"."""
     from detseg.annotations import AnnotationSet
-    from detseg.training.transfer import is_little
+    from detseg.training.setup import has_little
 
     truth = prepared.truth
-    objects = len(truth.boxes) if isinstance(truth, AnnotationSet) else None
-    with_objects = "" if objects is None else f" with {counted(objects, 'object')}"
-    amount = "little" if is_little(len(truth), objects, len(truth.categories)) else "much"
+    with_objects = f" with {counted(len(truth.boxes), 'object')}" if isinstance(truth, AnnotationSet) else ""
+    amount = "little" if has_little(truth) else "much"
     classes = f"{len(truth.categories)} class{'' if len(truth.categories) == 1 else 'es'}"
     return f"{counted(len(truth), 'picture')}{with_objects} of {classes}, which is {amount} data"
 

@@ -42,6 +42,18 @@ class Tiling:
                 f"{self.context} on either side and an overlap of {self.overlap}; take larger ones"
             )
 
+    @classmethod
+    def usual(cls, size_hw: tuple[int, int], overlap: int | None, context: int) -> Tiling:
+        """For a network that must see `context` pixels around what it answers for, rounded up; 0: nobody knows.
+
+        Without an `overlap` it is half a tile; none where tiles have their context, and answer alike wherever they are
+        cut. Raises as the class itself.
+        """
+        rounded = -(-context // STEP) * STEP
+        if overlap is None:
+            overlap = 0 if rounded else min(size_hw) // 2 // STEP * STEP
+        return cls(size_hw, overlap, rounded)
+
     @property
     def core_hw(self) -> tuple[int, int]:
         """What a tile answers for."""
@@ -102,7 +114,7 @@ def _row(
     total: Shares | None = None
     for left, shares in zip(lefts, _answers(wide, top, lefts, tiling, ask, batch), strict=True):
         mine = shares[:, context : context + core_h, context : context + core_w]
-        mine = mine * of_rows * _depth(core_w, first=left == 0, last=left == lefts[-1])
+        mine = mine * (of_rows * _depth(core_w, first=left == 0, last=left == lefts[-1]))
         if total is None:
             total = np.zeros((len(mine), core_h, lefts[-1] + core_w), np.float32)
         total[:, :, left : left + core_w] += mine

@@ -56,7 +56,12 @@ class PictureCache:
     @staticmethod
     def needed(image_hw: NDArray[Any], *, maps: bool = False) -> int:
         """The budget that all pictures fit into."""
-        return int(_sizes(image_hw, 4 if maps else 3).sum()) + 8 * len(image_hw)
+        return PictureCache.decoded(image_hw, maps=maps) + 8 * len(image_hw)
+
+    @staticmethod
+    def decoded(image_hw: NDArray[Any], *, maps: bool = False) -> int:
+        """The bytes of all pictures."""
+        return int(_sizes(image_hw, 4 if maps else 3).sum())
 
     @property
     def count(self) -> int:

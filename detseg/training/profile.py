@@ -26,7 +26,8 @@ from detseg.errors import DataError
 from detseg.training.config import TrainConfig
 from detseg.training.data import EpochBatches, FrameSet, Ticket, collate
 from detseg.training.folder import RunFolder, RunState
-from detseg.training.loop import Trainer
+from detseg.training.loop import StepDone, Trainer
+from detseg.training.picture_cache import PictureCache
 from detseg.training.processes import Processes
 from detseg.training.setup import Prepared
 
@@ -143,7 +144,7 @@ def measure(prepared: Prepared, group: Processes, steps: int = STEPS, warm_up: i
 
     def report(event: Any) -> None:
         nonlocal done
-        if not hasattr(event, "step"):
+        if not isinstance(event, StepDone):
             return
         done += 1
         if done == warm_up:
@@ -174,7 +175,7 @@ def measure(prepared: Prepared, group: Processes, steps: int = STEPS, warm_up: i
         frame=frame_cost(data),
         memory=_peak_memory(device),
         memory_there=torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
-        decoded=_decoded(data),
+        decoded=PictureCache.decoded(data.truth.image_hw, maps=isinstance(data.truth, SemanticSet)),
         config=prepared.config,
         gpu=device.type != "cpu",
         cores=os.cpu_count() or 1,
@@ -225,13 +226,6 @@ def _first(batches: Iterable[list[Ticket]], count: int) -> list[Ticket]:
         if len(tickets) >= count:
             break
     return tickets[:count]
-
-
-def _decoded(data: FrameSet[Any]) -> int:
-    """The bytes of all pictures, decoded."""
-    depth = 4 if isinstance(data.truth, SemanticSet) else 3
-    pixels = data.truth.image_hw.astype("int64").prod(axis=1).sum()
-    return int(pixels) * depth
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -139,9 +139,13 @@ def _prepared_for_maps(config: TrainConfig, command: str, progress: Downloads | 
 
 def _settled(config: TrainConfig, truth: AnnotationSet | SemanticSet) -> tuple[TrainConfig, Likeness | None]:
     """With the recipe for so much data, where only their likeness was given; and that likeness."""
+    return config.settled(little=has_little(truth)), likeness_of(config.transfer)
+
+
+def has_little(truth: AnnotationSet | SemanticSet) -> bool:
+    """Whether there is little to learn from, by the rule of `transfer.is_little`."""
     objects = len(truth.boxes) if isinstance(truth, AnnotationSet) else None
-    settled = config.settled(little=is_little(len(truth), objects, len(truth.categories)))
-    return settled, likeness_of(config.transfer)
+    return is_little(len(truth), objects, len(truth.categories))
 
 
 class _Started(NamedTuple):

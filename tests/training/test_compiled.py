@@ -12,40 +12,15 @@ from detseg.checkpoints import load
 from detseg.errors import DetsegError
 from detseg.training import compiled
 from detseg.training.config import TrainConfig
-from detseg.training.folder import RunFolder
-from detseg.training.loop import Trainer
-from detseg.training.setup import prepare
+from tests.short_runs import run
 
 
-class Stop(Exception):
-    pass
-
-
-def trained(data: Path, folder: Path, *, stop: bool = False, **changes) -> dict[str, torch.Tensor]:
+def trained(data: Path, folder: Path, *, stop_after: int | None = None, **changes) -> dict[str, torch.Tensor]:
     config = TrainConfig(
         data=str(data), model="unet-valid", imgsz=124, epochs=2, batch=4, workers=0, eval_every=2, multi_scale=0,
         backbone_weights=None, options={"width": 4, "steps": 2, "dropout": 0.0}, **changes,
     )  # fmt: skip
-    prepared = prepare(config, "detseg train")
-
-    def report(event: object) -> None:
-        if stop and type(event).__name__ == "EpochDone":
-            raise Stop
-
-    trainer = Trainer(
-        model=prepared.model,
-        preprocess=prepared.card.preprocess,
-        data=prepared.data,
-        config=config,
-        folder=RunFolder(folder, prepared.card),
-        validate=lambda model: {"miou": 0.5},
-        report=report,
-    )
-    try:
-        trainer.run()
-    except Stop:
-        assert stop
-    return prepared.model.state_dict()
+    return run(config, folder, lambda model: {"miou": 0.5}, stop_after)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +41,7 @@ def test_a_compiled_run_is_stored_and_resumed_like_another(shapes, tmp_path, mon
     assert not seen
     whole = trained(shapes, tmp_path / "whole", compile=True)
     assert max(seen) > 15  # the contracting path
-    trained(shapes, tmp_path / "parts", compile=True, stop=True)
+    trained(shapes, tmp_path / "parts", compile=True, stop_after=1)
     parts = trained(shapes, tmp_path / "parts", compile=True)
     assert list(plain) == list(whole)
     assert all(torch.equal(plain[name], whole[name]) for name in plain)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,9 @@ from detseg.checkpoints import load, read_card
 from detseg.errors import DataError, DetsegError
 from detseg.training.config import TrainConfig
 from detseg.training.data import EpochBatches, Ticket, TrainingSet, collate
-from detseg.training.folder import RunFolder
-from detseg.training.loop import NonFiniteLoss, Trainer
+from detseg.training.loop import NonFiniteLoss
 from detseg.training.setup import prepare
+from tests.short_runs import run
 
 
 @pytest.fixture(scope="module")
@@ -32,30 +31,6 @@ def small(data: Path, **changes) -> TrainConfig:
         "options": {"neck_channels": 16}, "backbone_weights": None, "freeze_stages": 0, "freeze_bn": False,
     }  # fmt: skip
     return TrainConfig(**{**values, **changes})
-
-
-def run(config: TrainConfig, folder: Path, validate=None, stop_after: int | None = None):
-    prepared = prepare(config, "detseg train")
-
-    class Stop(Exception):
-        pass
-
-    def report(event):
-        if stop_after is not None and type(event).__name__ == "EpochDone" and event.epoch + 1 == stop_after:
-            raise Stop
-
-    trainer = Trainer(
-        model=prepared.model,
-        preprocess=prepared.card.preprocess,
-        data=prepared.data,
-        config=config,
-        folder=RunFolder(folder, prepared.card),
-        validate=validate or (lambda model: {"ap": 0.5}),
-        report=report,
-    )
-    with suppress(Stop):
-        trainer.run()
-    return prepared.model.state_dict()
 
 
 def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(shapes, tmp_path):
