@@ -12,6 +12,7 @@ from .exits import Exit
 FORMATS = ("image", "mask", "index", "csv", "jsonl", "coco")
 _EPILOG = """\b
 Examples:
+  detseg segment photos/
   detseg segment photos/ -w runs/train/exp/weights/best.safetensors
   detseg segment photos/ -w street.onnx -o found --save mask,csv
   detseg segment aerial.tif -w fields.safetensors --tile 512
@@ -29,7 +30,9 @@ index: the same values as a grey PNG; csv, jsonl: the area of each class; coco: 
 @click.command(cls=options.Command, epilog=_EPILOG)
 @click.argument("sources", metavar="SOURCE...", nargs=-1)
 @click.option("--source", "more_sources", multiple=True, hidden=True)
-@options.several_weights("Weight file of a segmenter (.safetensors or .onnx).")
+@options.several_weights(
+    "Weight file of a segmenter (.safetensors or .onnx).  [default: the weights that come with detseg]"
+)
 @tta.options_of_map_views
 @options.imgsz()
 @click.option(

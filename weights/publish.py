@@ -101,6 +101,10 @@ def card_text(given: Any, files: dict[str, Path], metrics: dict[str, Any]) -> st
 ## Measured
 
 On the {metrics["images"]} pictures of the list `{given.split}`, with the ONNX file: {measured(given.data, metrics)}
+
+Again with:
+
+    detseg eval {given.name} {Path(given.data).name} --split {given.split}
 """
 
 

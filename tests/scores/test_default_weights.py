@@ -7,9 +7,11 @@ import io
 import json
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from detseg.checkpoints import zoo
+from detseg.checkpoints import read_card, zoo
 from detseg.cli.main import main
 from detseg.images import ImageFile
 from detseg.pipeline import detect_files
@@ -60,3 +62,49 @@ def test_the_numbers_are_pycocotools_and_those_of_the_card(data_dir, tmp_path, c
     often = ("dog", "cat", "person", "sheep", "horse", "cow")  # on all pictures 0.736 as their mean
     assert sum(ap50[name] for name in often) / len(often) > 0.65
     assert metrics["ap"] > 0.25
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_chelsea_is_a_cat_and_the_astronaut_a_person_pixel_by_pixel(samples, runtime, tmp_path):
+    """Most of chelsea's picture is cat; what else is shown is background."""
+    words = ["--save", "index", "--runtime", runtime, "-q", "-o", str(tmp_path / "out")]
+    weights = ["-w", str(zoo.default_weights("segment", "safetensors"))] if runtime == "torch" else []
+    names = read_card(zoo.default_weights("segment")).categories.names
+    assert main(["segment", str(samples), *weights, *words]) == 0
+    for picture, wanted, least in (("chelsea", "cat", 0.5), ("astronaut", "person", 0.4)):
+        found = np.array(Image.open(tmp_path / "out" / "index" / f"{picture}.png"))
+        shares = {name: float((found == i).mean()) for i, name in enumerate(names)}
+        assert shares[wanted] > least, shares
+        assert shares[wanted] + shares["background"] > 0.9, shares
+
+
+@pytest.mark.data
+def test_the_segmenter_keeps_what_its_card_says(data_dir, tmp_path, capsys):
+    """On 200 of the validation pictures: mean IoU of the classes that many pictures show."""
+    weights, data = str(zoo.default_weights("segment")), str(data_dir / "voc-animals")
+    words = ["--split", "val", "--limit", "200", "--json", "-q", "--out", str(tmp_path / "eval")]
+    assert main(["eval", weights, data, *words]) == 0
+    iou = {c["name"]: c["iou"] for c in json.loads(capsys.readouterr().out)["metrics"]["per_class"]}
+    often = ("background", "dog", "cat", "person", "sheep", "horse", "cow")
+    assert sum(iou[name] for name in often) / len(often) > 0.55  # 0.590; on all pictures 0.697
+
+
+@pytest.mark.data
+def test_tiles_blend_to_what_one_piece_says(data_dir, tmp_path):
+    """Of twelve photographs side by side, 1504 x 1120."""
+    files = sorted((data_dir / "voc-animals" / "JPEGImages").glob("*.jpg"))
+    large = np.zeros((1120, 1504, 3), np.uint8)
+    for i, file in enumerate(files[:60:5]):
+        part = np.array(Image.open(file).convert("RGB").resize((376, 374)))
+        y, x = divmod(i, 4)
+        large[374 * y : 374 * y + 374, 376 * x : 376 * x + 376][: 1120 - 374 * y] = part[: 1120 - 374 * y]
+    Image.fromarray(large).save(tmp_path / "large.png")
+    weights = str(zoo.default_weights("segment", "safetensors"))
+    labels = []
+    for how in (["--imgsz", "1120x1504"], ["--tile", "768"]):
+        out = tmp_path / how[0]
+        words = ["-w", weights, "--runtime", "torch", "--save", "index", "-q", "-o", str(out)]
+        assert main(["segment", str(tmp_path / "large.png"), *words, *how]) == 0
+        labels.append(np.array(Image.open(out / "index" / "large.png")))
+    assert np.bincount(labels[0].ravel()).astype(bool).sum() > 3
+    assert (labels[0] == labels[1]).mean() >= 0.995
