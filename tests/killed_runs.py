@@ -105,8 +105,12 @@ def _run(moments: str, whole: str, killed: str, *words: str) -> None:
     import albumentations  # noqa: F401
     import hotcoco  # noqa: F401
     import matplotlib.backends.backend_agg  # noqa: F401
+    import skimage.segmentation  # noqa: F401
+    import sklearn.svm  # noqa: F401
+    import torch._dynamo  # noqa: F401  # the first step of an optimiser wants it
 
     import detseg.cli.train_validation
+    import detseg.training.loop
     import detseg.training.setup  # noqa: F401
     from detseg.cli.main import main
 

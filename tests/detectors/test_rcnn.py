@@ -235,7 +235,8 @@ def test_killed_in_every_stage_it_goes_on_and_ends_the_same(tmp_path):
     words = [
         *("train", str(data), "-m", "rcnn", "--imgsz", "64", "--epochs", "2", "--batch", "2", "--workers", "0", "-q"),
         *("--backbone-weights", "none", "--augment", "none", "--eval-every", "1", "--device", "cpu"),
-        *("--option", "side=32", "--option", "context=2", "--option", "cells=1", "--option", "hidden=[16]"),
+        *("--backbone", "mobilenet_v3_small", "--option", "side=32", "--option", "context=2"),
+        *("--option", "cells=1", "--option", "hidden=[16]"),
         *("--option", "samples=16", "--option", "proposals.count=20"),
     ]
     whole, killed, _ = in_turn("stages", words, tmp_path)
