@@ -38,9 +38,12 @@ clean:
 
 $(USE): $(PINS) | $(BIN)/python
 	$(call install,.)
+	@touch $@
 
 $(DEV): $(PINS) | $(BIN)/python
 	$(call install,.[dev])
+	$(call compile,$(VENV)/lib)
+	@touch $@
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -48,6 +51,12 @@ $(BIN)/python:
 	  exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "no virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+# Unlike pip, uv leaves it to the first import to compile; where PYTHONDONTWRITEBYTECODE is set every process would do
+# so anew, which takes longer than most tests. What is no Python 3 (templates, samples) is passed over.
+define compile
+	@$(BIN)/python -m compileall -qq -j 0 $(1) || true
+endef
 
 # uv installs in seconds what takes pip minutes; where uv cannot be had, pip does the same work.
 define install
@@ -58,5 +67,4 @@ define install
 	  then $(BIN)/python -m uv pip install --python $(BIN)/python -c constraints.txt -e '$(1)'; \
 	  else $(BIN)/python -m pip install -c constraints.txt -e '$(1)'; fi || { \
 	  echo "the installation failed (is there a network?); 'make $(MAKECMDGOALS)' starts it again" >&2; exit 1; }
-	@touch $@
 endef

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,6 +24,8 @@ from detseg.training.data import Batch, EpochBatches, FrameSet, collate
 from detseg.training.loop import normalised
 from detseg.training.optimizer import make_optimizer
 from detseg.training.setup import Prepared, prepare
+
+LOOK_EVERY = 10  # steps
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,23 @@ class Learnt:
         return [outcome.found for outcome in detect_files(files, runtime, selection)]
 
 
-def learn(folder: Path, model: str, *, steps: int, seed: int = 5, cools: bool = True, **settings: Any) -> Learnt:
-    """`steps` of training on the same four sample pictures, nothing changed in them.
+Expectation = Callable[[Learnt], None]  # raises AssertionError where it is not met
 
-    The rate falls in the second half (`cools`). `settings` are those of `TrainConfig`.
+
+def learn(
+    folder: Path,
+    model: str,
+    *,
+    steps: int,
+    until: Expectation | None = None,
+    seed: int = 5,
+    cools: bool = True,
+    **settings: Any,
+) -> Learnt:
+    """`steps` of training on the same four sample pictures, nothing changed in them; fewer where `until` is met before.
+
+    Raises AssertionError where it is not met at the end either. The rate falls in the second half of the steps
+    (`cools`). `settings` are those of `TrainConfig`.
     """
     data = write_sample(folder, format="coco", images=5, seed=seed, hw=(96, 128))
     config = TrainConfig(data=str(data), model=model, batch=4, augment="none", weight_decay=0, **settings)
@@ -58,6 +74,7 @@ def learn(folder: Path, model: str, *, steps: int, seed: int = 5, cools: bool = 
     batch = collate([dataset[ticket] for ticket in next(iter(EpochBatches(len(truth), config)))])
     images = normalised(batch.frames, prepared.card.preprocess)
     optimizer = make_optimizer(prepared.model.train(), config)
+    learnt = Learnt(prepared, truth, dataset, batch, images)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * (min(1.0, 2 * (steps - step) / steps) if cools else 1.0)
@@ -65,4 +82,19 @@ def learn(folder: Path, model: str, *, steps: int, seed: int = 5, cools: bool = 
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return Learnt(prepared, truth, dataset, batch, images)
+        if until is not None and (step + 1) % LOOK_EVERY == 0 and _is_met(until, learnt):
+            return learnt
+    if until is not None:
+        until(learnt)
+    return learnt
+
+
+def _is_met(expectation: Expectation, learnt: Learnt) -> bool:
+    """Whether it is, asked between two steps."""
+    try:
+        expectation(learnt)
+    except AssertionError:
+        return False
+    finally:
+        learnt.model.train()
+    return True

@@ -19,6 +19,11 @@ RecipeName = Literal["none", "light", "standard", "strong"]
 RECIPES = get_args(RecipeName)
 
 
+def libraries_of(name: RecipeName) -> tuple[str, ...]:
+    """What a recipe imports when it is made."""
+    return () if name == "none" else ("albumentations",)
+
+
 class Recipe:
     """A named list of albumentations transforms, applied to one sample with one generator.
 

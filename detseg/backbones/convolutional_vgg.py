@@ -52,7 +52,7 @@ class ConvolutionalVGG(TorchvisionBackbone):
             self._take_out(poolings[3])
         else:
             self._taps = tuple(poolings[_POOLED[stride] - 1] for stride in chosen)
-        specs = self._specs()
+        specs = self._specs(self._measure())
         self.features = (*specs[:-1], FeatureSpec(width, specs[-1].stride))
         factor = 4 if dense else 1
         self.fc = nn.Sequential(

@@ -77,8 +77,8 @@ class TorchvisionBackbone(Backbone):
         if weights is not None:
             self._load(name, weights, progress)
         if dilate is not None:
-            self._dilate(name, dilate, measured.inputs)
-        self.features = self._specs()
+            measured = self._dilate(name, dilate, measured.inputs)
+        self.features = self._specs(measured)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) -> one map per spec."""
@@ -108,22 +108,24 @@ class TorchvisionBackbone(Backbone):
     def _measure(self) -> _Measured:
         return _measure(self.net, self._links, self._channels_last)
 
-    def _specs(self) -> tuple[FeatureSpec, ...]:
-        shapes = dict(zip(self._links, self._measure().outputs, strict=True))
+    def _specs(self, measured: _Measured) -> tuple[FeatureSpec, ...]:
+        shapes = dict(zip(self._links, measured.outputs, strict=False))  # of links that were cut off, too
         return tuple(FeatureSpec(shapes[tap][0], _nominal(shapes[tap])) for tap in self._taps)
 
-    def _dilate(self, name: str, output_stride: int, input_strides: dict[str, int]) -> None:
+    def _dilate(self, name: str, output_stride: int, input_strides: dict[str, int]) -> _Measured:
+        """Keeps the resolution; the network measured anew."""
         if output_stride not in (8, 16):
             raise BackboneError(f"{name}: dilation gives output stride 16 or 8, not {output_stride}")
         own = {path for path, _ in self.net.named_modules()}
         dilate_net(self.net, {p: s for p, s in input_strides.items() if p in own}, output_stride)
-        deepest: float
+        measured: _Measured | None
         try:
-            deepest = max(_nominal(shape) for shape in self._measure().outputs)
+            measured = self._measure()
         except RuntimeError:  # branches that no longer agree in size
-            deepest = math.inf
-        if deepest > output_stride:
+            measured = None
+        if measured is None or max(map(_nominal, measured.outputs)) > output_stride:
             raise BackboneError(f"{name} cannot be dilated: part of its steps are not convolutions or poolings")
+        return measured
 
     def _load(self, name: str, weights: str | Path, progress: pretrained.Progress | None) -> None:
         published = _published(name)

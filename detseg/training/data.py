@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from multiprocessing.context import BaseContext
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -17,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, multiprocessing
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from detseg.annotations import AnnotationSet
@@ -28,7 +29,7 @@ from detseg.augment.copy_paste import pasted
 from detseg.augment.cutouts import Cutouts
 from detseg.augment.layouts import cropped, jittered, mirrored, mixed, mosaic, turned
 from detseg.augment.patches import patched
-from detseg.augment.recipes import Recipe
+from detseg.augment.recipes import Recipe, libraries_of
 from detseg.augment.rotation import rotated
 from detseg.augment.sample import Sample, parted, with_proposals
 from detseg.detectors.contract import Target
@@ -480,9 +481,18 @@ def loader(dataset: FrameSet[Any], batches: EpochBatches, workers: int) -> DataL
         persistent_workers=workers > 0,
         worker_init_fn=_one_thread,
         prefetch_factor=4 if workers else None,
-        # forking a process that already runs threads can hang; a forkserver starts clean
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=_clean_start(dataset.config) if workers else None,
     )
+
+
+def _clean_start(config: TrainConfig) -> BaseContext:
+    """Forks workers from a server that runs no threads, as forking this process might hang.
+
+    The server imports what they need: once instead of in each of them, and they share its memory.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__, *libraries_of(config.augment)])
+    return context
 
 
 def _one_thread(_: int) -> None:

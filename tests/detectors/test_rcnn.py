@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +19,7 @@ from detseg.evaluation import evaluate
 from detseg.postprocess import Selection
 from detseg.training.stages import PicturesInUse
 from tests.by_heart import learn
+from tests.killed_runs import in_turn
 
 
 def tiny(**changes) -> RCNNConfig:
@@ -231,72 +229,17 @@ def test_options_that_make_no_model_are_told(options, told):
         rcnn.configure(3, options, None)
 
 
-_DRIVER = """
-import os, signal, sys
-from pathlib import Path
-
-import detseg.detectors.rcnn_stages as stages
-import detseg.training.folder as folder
-import detseg.training.stages as finishing
-from detseg.cli.main import main
-
-whole, killed, words = sys.argv[1], sys.argv[2], sys.argv[3:]
-
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def after(room, name, when):
-    real = getattr(room, name)
-    def then(*given, **named):
-        answer = real(*given, **named)
-        if when(*given):
-            die()
-        return answer
-    setattr(room, name, then)
-
-def before(room, name):
-    setattr(room, name, die)
-
-DEATHS = {
-    "fine-tuning": lambda: after(folder.RunFolder, "save_state", lambda run, state, _: state.epoch == 1),
-    "features": lambda: after(stages, "_write", lambda file, _: file.name.startswith("0000002")),
-    "SVMs": lambda: before(stages.MinedSVM, "learn"),
-    "box regressions": lambda: after(stages, "_write", lambda file, _: file.name == "regression-0.npz"),
-    "the end": lambda: before(finishing.files, "write_text"),
-}
-
-def child(prepare, line):
-    pid = os.fork()
-    if not pid:
-        prepare()
-        os._exit(int(main(line)))
-    return os.waitpid(pid, 0)[1]
-
-assert child(lambda: None, [*words, "--out", whole]) == 0
-line = [*words, "--out", killed]
-for name, prepare in DEATHS.items():
-    assert child(prepare, line) == signal.SIGKILL, name
-    line = ["train", "--resume", killed, "-q"]
-assert child(lambda: None, line) == 0
-assert child(lambda: None, line) == 0
-"""
-
-
 @pytest.mark.slow
 def test_killed_in_every_stage_it_goes_on_and_ends_the_same(tmp_path):
     data = write_sample(tmp_path / "data", format="coco", images=6, seed=5, hw=(48, 64))
     words = [
         *("train", str(data), "-m", "rcnn", "--imgsz", "64", "--epochs", "2", "--batch", "2", "--workers", "0", "-q"),
         *("--backbone-weights", "none", "--augment", "none", "--eval-every", "1", "--device", "cpu"),
-        *("--option", "side=32", "--option", "context=2", "--option", "cells=1", "--option", "hidden=[16]"),
+        *("--backbone", "mobilenet_v3_small", "--option", "side=32", "--option", "context=2"),
+        *("--option", "cells=1", "--option", "hidden=[16]"),
         *("--option", "samples=16", "--option", "proposals.count=20"),
     ]
-    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = subprocess.run(
-        [sys.executable, "-c", _DRIVER, str(whole), str(killed), *words], env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    whole, killed, _ = in_turn("stages", words, tmp_path)
     for name in ("best", "last"):
         ends = [load(run / "weights" / f"{name}.safetensors")[1] for run in (whole, killed)]
         assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])

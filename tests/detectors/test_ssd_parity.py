@@ -106,7 +106,7 @@ def test_boxes_scores_and_labels_are_torchvisions(name, tmp_path):
     """From picture files through an imported checkpoint, as people do it; then once more without rounding.
 
     In single precision two ways to the same convolution differ by thousandths of a pixel: 1e-4 of the frame's side is
-    0.03 pixels. In double precision 1e-4 pixels are left.
+    0.03 pixels. In double precision 1e-4 pixels are left; that is slow, so it is for one of the pictures.
     """
     ours, theirs = twins(name)
     ours.eval(), theirs.eval()
@@ -119,13 +119,13 @@ def test_boxes_scores_and_labels_are_torchvisions(name, tmp_path):
     save(tmp_path / "five.safetensors", imported.card, imported.state)
     runtime = open_runtime(tmp_path / "five.safetensors", device="cpu")
     with torch.no_grad():
-        single, double = theirs(images), theirs.double()([image.double() for image in images])
-        raw = ours.double().detect(as_ours(name, [image.double() for image in images]))
+        single, double = theirs(images), theirs.double()([images[0].double()])
+        raw = ours.double().detect(as_ours(name, [images[0].double()]))
     selection = SELECTIONS[name]
     for outcome, wanted in zip(detect_files(files, runtime, selection), single, strict=True):
         expect_equal(outcome.found, wanted, selection, pixels=0.01)
-    for i, wanted in enumerate(double):
-        expect_equal(select(raw.boxes[i].numpy(), raw.scores[i].numpy(), selection), wanted, selection, pixels=1e-4)
+    exact = select(raw.boxes[0].numpy(), raw.scores[0].numpy(), selection)
+    expect_equal(exact, double[0], selection, pixels=1e-4)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from detseg.annotations.sample import write_sample
 from detseg.checkpoints import load, read_card
 from detseg.errors import DataError, DetsegError
 from detseg.training.config import TrainConfig
-from detseg.training.data import EpochBatches, Ticket, TrainingSet, collate
+from detseg.training.data import EpochBatches, Ticket, TrainingSet, collate, loader
 from detseg.training.loop import NonFiniteLoss
 from detseg.training.setup import prepare
 from tests.short_runs import run
@@ -53,6 +54,20 @@ def test_weights_do_not_depend_on_the_number_of_workers(shapes, tmp_path):
     alone, *others = (run(small(shapes, workers=n, **changes), tmp_path / str(n)) for n in (0, 1, 3))
     for shared in others:
         assert all(torch.equal(alone[name], shared[name]) for name in alone)
+
+
+def test_workers_are_forked_where_all_they_need_is_imported(shapes):
+    forkserver._forkserver._stop()  # of other tests; nobody can tell a running one what to import
+    asked = {}
+    for augment in ("none", "standard"):
+        prepared = prepare(small(shapes, augment=augment), "x")
+        batches = EpochBatches(len(prepared.data), prepared.config)
+        context = loader(prepared.data, batches, 1).multiprocessing_context
+        asked[augment] = forkserver._forkserver._preload_modules
+    with context.Pool(1) as pool:
+        loaded = pool.apply(eval, ("list(__import__('sys').modules)",))
+    assert {"albumentations", "torch", "detseg.training.data"} <= set(loaded)
+    assert set(asked["standard"]) - set(asked["none"]) == {"albumentations"}  # seconds that some runs do not need
 
 
 def test_every_picture_comes_once_an_epoch_and_epochs_differ():
