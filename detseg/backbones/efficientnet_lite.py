@@ -67,6 +67,7 @@ class SameConv2d(nn.Conv2d):
     """
 
     undilated_stride: int = 1
+    convolve = staticmethod(F.conv2d)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride))."""
@@ -75,7 +76,7 @@ class SameConv2d(nn.Conv2d):
             padding = (top, left)
         else:
             input, padding = F.pad(input, (left, right, top, bottom)), (0, 0)
-        return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        return self.convolve(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
     def _pads(self, size: int) -> tuple[int, int]:
         kernel, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]

@@ -18,20 +18,40 @@ class DepthwiseConv2d(nn.Conv2d):
     """A depthwise `nn.Conv2d` with zeros for padding; only its gradients on a CPU are made otherwise."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not (torch.is_grad_enabled() and weight.requires_grad and input.device.type == "cpu"):
-            return super()._conv_forward(input, weight, bias)
-        if torch.is_autocast_enabled("cpu"):
-            dtype = torch.get_autocast_dtype("cpu")
-            input, weight = input.to(dtype), weight.to(dtype)
-        found: Tensor = _Depthwise.apply(input, weight, self.stride, self.padding, self.dilation)
-        return found if bias is None else found + bias.to(found.dtype)[:, None, None]
+        return convolve(input, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+def convolve(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+) -> Tensor:
+    """`F.conv2d` with a filter for each channel; strides, paddings and dilations are pairs."""
+    if not (torch.is_grad_enabled() and weight.requires_grad and input.device.type == "cpu"):
+        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        input, weight = input.to(dtype), weight.to(dtype)
+    found: Tensor = _Depthwise.apply(input, weight, stride, padding, dilation)
+    return found if bias is None else found + bias.to(found.dtype)[:, None, None]
 
 
 def quicken(model: nn.Module) -> None:
-    """Turns the depthwise convolutions of a model into such; their tensors and names stay."""
-    for layer in model.modules():
-        depthwise = type(layer) is nn.Conv2d and 1 < layer.groups == layer.in_channels == layer.out_channels
-        if depthwise and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
+    """Turns the depthwise convolutions of a model into such; their tensors and names stay.
+
+    Also those with a `forward` of their own that leaves the rest to their attribute `convolve`.
+    """
+    layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    for layer in layers:
+        if not 1 < layer.groups == layer.in_channels == layer.out_channels:
+            continue
+        if hasattr(layer, "convolve"):
+            layer.convolve = convolve
+        elif type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
             layer.__class__ = DepthwiseConv2d  # whoever else knows the layer keeps knowing it
 
 

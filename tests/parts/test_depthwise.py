@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck
 
+from detseg.backbones.efficientnet_lite import SameConv2d
 from detseg.parts.depthwise import DepthwiseConv2d, quicken
 
 SHAPES = [
@@ -87,3 +88,23 @@ def test_a_frozen_layer_answers_as_ever():
     quick.requires_grad_(False)
     images = torch.randn(1, 6, 5, 5)
     torch.testing.assert_close(quick(images), plain(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("hw", [(11, 13), (12, 12)])
+@pytest.mark.parametrize("shape", [{"stride": 1}, {"stride": 2}, {"stride": 1, "dilation": 2}])
+def test_tensorflows_padding_is_kept(shape, hw):
+    torch.manual_seed(0)
+    plain = SameConv2d(6, 6, 5, groups=6, bias=False, **shape)
+    quick = copy.deepcopy(plain)
+    quicken(quick)
+    images = torch.randn(2, 6, *hw)
+    found = quick(images.requires_grad_())
+    assert type(found.grad_fn).__name__ == "_DepthwiseBackward"
+    for own, other in zip(gradients(plain, images.detach()), gradients(quick, images.detach()), strict=True):
+        torch.testing.assert_close(own, other, atol=1e-4, rtol=1e-5)
+
+
+def test_a_convolution_over_channels_with_tensorflows_padding_stays():
+    layer = SameConv2d(6, 8, 3)
+    quicken(layer)
+    assert layer.convolve is torch.nn.functional.conv2d
