@@ -7,7 +7,7 @@ in single precision. So each is computed in the way that is quick; the numbers a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,7 @@ def convolve(
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         input, weight = input.to(dtype), weight.to(dtype)
-    found: Tensor = _Depthwise.apply(input, weight, stride, padding, dilation)
+    found: Tensor = _Depthwise.apply(input, weight, _Steps(stride, padding, dilation))
     return found if bias is None else found + bias.to(found.dtype)[:, None, None]
 
 
@@ -55,62 +55,47 @@ def quicken(model: nn.Module) -> None:
             layer.__class__ = DepthwiseConv2d  # whoever else knows the layer keeps knowing it
 
 
+class _Steps(NamedTuple):
+    """How the filter goes over a map, down and across."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        images: Tensor,
-        weight: Tensor,
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-        dilation: tuple[int, int],
-    ) -> Tensor:
+    def forward(ctx: Any, images: Tensor, weight: Tensor, steps: _Steps) -> Tensor:
         ctx.save_for_backward(images, weight)
-        ctx.shape = stride, padding, dilation
-        return F.conv2d(images, weight, None, stride, padding, dilation, len(weight))
+        ctx.steps = steps
+        return F.conv2d(images, weight, None, *steps, len(weight))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (images, weight) = grads, ctx.saved_tensors
-        of_images = _of_images(grad, images, weight, *ctx.shape) if ctx.needs_input_grad[0] else None
+        of_images = _of_images(grad, images, weight, ctx.steps) if ctx.needs_input_grad[0] else None
         of_weight = None
         if ctx.needs_input_grad[1]:
             wide = torch.promote_types(weight.dtype, torch.float32)
-            found = _native(grad.to(wide), images.to(wide), weight.to(wide), *ctx.shape, wanted=1)
+            found = _native(grad.to(wide), images.to(wide), weight.to(wide), ctx.steps, wanted=1)
             of_weight = found.to(weight.dtype)
-        return of_images, of_weight, None, None, None
+        return of_images, of_weight, None
 
 
-def _of_images(
-    grad: Tensor,
-    images: Tensor,
-    weight: Tensor,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-) -> Tensor:
+def _of_images(grad: Tensor, images: Tensor, weight: Tensor, steps: _Steps) -> Tensor:
     """The gradient of what went in."""
-    reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-    back = [r - p for r, p in zip(reach, padding, strict=True)]
-    if max(stride) > 1 or min(back) < 0:
-        return _native(grad, images, weight, stride, padding, dilation, wanted=0)
-    return F.conv2d(grad, weight.flip(2, 3), None, 1, back, dilation, len(weight))
+    reach = [d * (k - 1) for d, k in zip(steps.dilation, weight.shape[2:], strict=True)]
+    back = [r - p for r, p in zip(reach, steps.padding, strict=True)]
+    if max(steps.stride) > 1 or min(back) < 0:
+        return _native(grad, images, weight, steps, wanted=0)
+    return F.conv2d(grad, weight.flip(2, 3), None, 1, back, steps.dilation, len(weight))
 
 
-def _native(
-    grad: Tensor,
-    images: Tensor,
-    weight: Tensor,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-    *,
-    wanted: int,
-) -> Tensor:
+def _native(grad: Tensor, images: Tensor, weight: Tensor, steps: _Steps, *, wanted: int) -> Tensor:
     """PyTorch's own gradient: 0 of what went in, 1 of the filter."""
     mask = [wanted == 0, wanted == 1, False]
     gradients = torch.ops.aten.convolution_backward(
-        grad, images, weight, None, stride, padding, dilation, False, [0, 0], len(weight), mask
+        grad, images, weight, None, *steps, False, [0, 0], len(weight), mask
     )
     found: Tensor = gradients[wanted]
     return found
