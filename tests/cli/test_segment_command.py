@@ -9,10 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
+from detseg import checkpoints
 from detseg.annotations import load_label_maps
 from detseg.annotations.mask_files import write_mask
+from detseg.annotations.sample import write_sample
 from detseg.cli.main import main
 from detseg.geometry import rle as run_lengths
+from detseg.training.config import TrainConfig
+from detseg.training.setup import prepare
 from tests.colour_map_model import IDS, NAMES, colour_picture, write_colour_map_model
 from tests.colour_model import write_colour_model
 
@@ -146,6 +150,21 @@ def test_weights_of_a_detector_name_the_right_command(photos, weights, tmp_path,
     boxes = str(write_colour_model(tmp_path / "boxes.onnx"))
     assert main(["segment", "photos", "-w", boxes]) == 4
     assert "use it with: detseg detect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", [[], ["--tile", "64"]])
+def test_a_model_whose_context_is_a_part_of_it_is_no_other(photos, tmp_path, how):
+    """`dilated` calls its module so; for others it is how far a tile must see."""
+    config = TrainConfig(
+        data=str(write_sample(tmp_path / "shapes", format="coco", images=4, seed=0, hw=(48, 64))),
+        model="dilated-r50", backbone="resnet18", backbone_weights=None, imgsz=64,
+    )  # fmt: skip
+    prepared = prepare(config, "detseg train")
+    assert prepared.card.config["context"] == "basic"
+    checkpoints.save(tmp_path / "dilated.safetensors", prepared.card, prepared.model.state_dict())
+    words = ["-w", str(tmp_path / "dilated.safetensors"), "--save", "index", "-q", "-o", str(tmp_path / "found")]
+    assert main(["segment", str(photos / "b.png"), *words, *how]) == 0
+    assert read_png(tmp_path / "found" / "index" / "b.png").shape == tuple(3 * side for side in HW)
 
 
 @pytest.fixture
