@@ -28,13 +28,13 @@ from detseg.images import ImageFile, read_image, read_image_and_hw
 from detseg.postprocess import Selection, Views, ensembles, restore
 from detseg.postprocess.instances import Watershed, instances
 from detseg.postprocess.label_maps import MapAnswer, mean_labels, resized, shares, sure_labels
-from detseg.postprocess.tiles import Tiling, segment_tiled
+from detseg.postprocess.tiles import Ask, Tiling, segment_tiled, side_by_side
 from detseg.postprocess.views import WHOLE, Answer, Part, View, merge
 from detseg.preprocess import Placement, Preprocess
 from detseg.preprocess.recipe import lay_in, stack
 from detseg.proposals import ProposalSettings, Proposer, Searcher
 from detseg.results import Detections, LabelMap
-from detseg.runtimes import Runtime
+from detseg.runtimes import Means, Runtime
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -276,7 +276,7 @@ def _label_maps(
             outcome(
                 file,
                 image if keep_images else None,
-                *segment_tiled(image, tiling, partial(_shares, members), batch),
+                *segment_tiled(image, tiling, _asker(members, image, tiling, batch), batch),
             )
             for file, image in group
         ]
@@ -433,35 +433,61 @@ def _map_answers(group: list[Shown], member: Member) -> Iterator[list[MapAnswer]
         ]
 
 
+class TileLook(NamedTuple):
+    """A view of the tiles of one picture, and what the network takes from all of it."""
+
+    member: Member
+    view: View
+    means: Means
+
+    @property
+    def weight(self) -> float:
+        """How much its word counts beside the others'."""
+        return self.member.weight / len(self.member.views.views)
+
+
 def _mirrored_back(view: View, logits: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
     """(K, H, W) of a view -> of the frame as it was laid."""
     back: NDArray[np.float32] = view.frame(logits.transpose(1, 2, 0), size_hw).transpose(2, 0, 1)
     return back
 
 
-def _shares(members: Sequence[Member], tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _asker(members: Sequence[Member], image: NDArray[np.uint8], tiling: Tiling, batch: int) -> Ask:
+    """Whom to ask about tiles of this picture: all views of all members, told what they take from it as a whole."""
+
+    def look(member: Member, view: View) -> TileLook:
+        parts = (_tile_frames(view, tiles) for tiles in side_by_side(image, tiling, batch))
+        return TileLook(member, view, member.runtime.picture_means(parts))
+
+    return partial(_shares, [look(member, view) for member in members for view in member.views.views])
+
+
+def _shares(looks: Sequence[TileLook], tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(N, H, W, 3) tiles -> (N, K, H, W) the mean of all views' and members' probabilities."""
-    said = [(member, shares(_of_tiles(member, view, tiles))) for member in members for view in member.views.views]
-    if len(said) == 1 and members[0].classes is None:
-        return said[0][1]
-    whole = sum(member.weight for member in members)
-    mean = np.zeros_like(said[0][1])
-    for member, own in said:
-        known = own if member.classes is None else own[:, np.argsort(member.classes)]
-        mean += known * np.float32(member.weight / len(member.views.views) / whole)
+    whole = sum(look.weight for look in looks)
+    mean = np.zeros((), np.float32)
+    for look in looks:
+        own, classes = shares(_of_tiles(look, tiles)), look.member.classes
+        known = own if classes is None else own[:, np.argsort(classes)]
+        mean = mean + known * np.float32(look.weight / whole)
     return mean
 
 
-def _of_tiles(member: Member, view: View, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _of_tiles(look: TileLook, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(N, H, W, 3) tiles -> (N, K, H, W) logits of this view of them, in their own pixels."""
-    h, w = tiles.shape[1:3]
-    frame_hw = view.recipe(Preprocess((h, w))).frame_hw
-    laid = Placement.stretch((h, w), frame_hw)
-    logits = member.runtime.segment(np.stack([view.frame(lay_in(tile, laid), frame_hw) for tile in tiles]))
-    back = np.stack([_mirrored_back(view, own, frame_hw) for own in logits])
-    if frame_hw == (h, w):
+    tile_hw, frames = _hw(tiles[0]), _tile_frames(look.view, tiles)
+    logits = look.member.runtime.segment(frames, means=look.means)
+    back = np.stack([_mirrored_back(look.view, own, _hw(frames[0])) for own in logits])
+    if _hw(frames[0]) == tile_hw:
         return back
-    return np.stack([np.stack([resized(plane, (h, w)) for plane in own]) for own in back])
+    return np.stack([np.stack([resized(plane, tile_hw) for plane in own]) for own in back])
+
+
+def _tile_frames(view: View, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N, H, W, 3) tiles as this view shows them."""
+    frame_hw = view.recipe(Preprocess(_hw(tiles[0]))).frame_hw
+    laid = Placement.stretch(_hw(tiles[0]), frame_hw)
+    return np.stack([view.frame(lay_in(tile, laid), frame_hw) for tile in tiles])
 
 
 def _besides_frames(group: list[Laid]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ its tile decides.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -67,6 +67,14 @@ class Tiling:
         return [i * last // max(1, gaps) // STEP * STEP for i in range(gaps + 1)]
 
 
+def side_by_side(image: NDArray[np.uint8], tiling: Tiling, batch: int = 1) -> Iterator[NDArray[np.uint8]]:
+    """(N, H, W, 3), `batch` tiles at once, that show all of the picture and hardly any of it twice."""
+    apart = replace(tiling, overlap=0)
+    wide = _extended(image, apart)
+    for top in apart.starts(image.shape[0], 0):
+        yield from _tiles(wide, top, apart.starts(image.shape[1], 1), apart, batch)
+
+
 def segment_tiled(
     image: NDArray[np.uint8], tiling: Tiling, ask: Ask, batch: int = 1
 ) -> tuple[NDArray[np.uint8], Shares]:
@@ -112,7 +120,8 @@ def _row(
     """(K, core height, width of all) the weighted shares of one row of tiles, added where they overlap."""
     (core_h, core_w), context = tiling.core_hw, tiling.context
     total: Shares | None = None
-    for left, shares in zip(lefts, _answers(wide, top, lefts, tiling, ask, batch), strict=True):
+    answers = (shares for frames in _tiles(wide, top, lefts, tiling, batch) for shares in ask(frames))
+    for left, shares in zip(lefts, answers, strict=True):
         mine = shares[:, context : context + core_h, context : context + core_w]
         mine = mine * (of_rows * _depth(core_w, first=left == 0, last=left == lefts[-1]))
         if total is None:
@@ -122,13 +131,14 @@ def _row(
     return total
 
 
-def _answers(
-    wide: NDArray[np.uint8], top: int, lefts: Sequence[int], tiling: Tiling, ask: Ask, batch: int
-) -> Iterator[Shares]:
+def _tiles(
+    wide: NDArray[np.uint8], top: int, lefts: Sequence[int], tiling: Tiling, batch: int
+) -> Iterator[NDArray[np.uint8]]:
+    """(N, H, W, 3), `batch` at once, those of one row."""
     height, width = tiling.size_hw
     for first in range(0, len(lefts), batch):
         cut = [wide[top : top + height, left : left + width] for left in lefts[first : first + batch]]
-        yield from ask(np.stack(cut))
+        yield np.stack(cut)
 
 
 def _depth(length: int, *, first: bool, last: bool) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from detseg.checkpoints.card import Card
 from detseg.results import RawDetections
+
+Means = tuple[NDArray[np.float32], ...]  # (C,) of each layer that takes the mean of a picture, in the order of asking
 
 
 class Runtime(Protocol):
@@ -43,10 +45,19 @@ class Runtime(Protocol):
         of this size.
         """
 
-    def segment(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+    def segment(
+        self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None, means: Means = ()
+    ) -> NDArray[np.float32]:
         """(N, H, W, 3) uint8 RGB frames -> (N, K, H, W) logits of the classes, of a model whose task is that.
 
-        `sizes_hw` and what is raised as in `predict`.
+        `sizes_hw` and what is raised as in `predict`. `means`: of the picture that the frames are parts of, as
+        `picture_means` tells them; without them the network takes those of each frame.
+        """
+
+    def picture_means(self, parts: Iterable[NDArray[np.uint8]]) -> Means:
+        """What the network takes from a picture as a whole, shown to it in frames (N, H, W, 3) side by side.
+
+        Empty, and no part is looked at, where it takes nothing or cannot be told, as an exported one cannot.
         """
 
 
@@ -62,11 +73,17 @@ class Doors(ABC):
         """See `Runtime.predict`."""
         return RawDetections(*self._run(frames, sizes_hw, proposals))
 
-    def segment(self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+    def segment(
+        self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None, means: Means = ()
+    ) -> NDArray[np.float32]:
         """See `Runtime.segment`."""
         logits: NDArray[np.float32]
         (logits,) = self._run(frames, sizes_hw, None)
         return logits
+
+    def picture_means(self, parts: Iterable[NDArray[np.uint8]]) -> Means:
+        """See `Runtime.picture_means`; nothing, unless a runtime knows better."""
+        return ()
 
     @abstractmethod
     def _run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from detseg.errors import DetsegError, WeightsError
-from detseg.runtimes.contract import Doors
+from detseg.runtimes.contract import Doors, Means
 from detseg.runtimes.network import as_tensors, fused, read_network, trial_hw
+from detseg.runtimes.picture_means import PictureMeans
 
 
 class TorchRuntime(Doors):
@@ -27,6 +28,20 @@ class TorchRuntime(Doors):
         self.card, network = read_network(weights)
         network = fused(network, trial_hw(self.card.preprocess))
         self._network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._picture_means = PictureMeans(self._network)
+
+    def segment(
+        self, frames: NDArray[np.uint8], sizes_hw: NDArray[np.int64] | None = None, means: Means = ()
+    ) -> NDArray[np.float32]:
+        """See `Runtime.segment`."""
+        with self._picture_means.told(means):
+            return super().segment(frames, sizes_hw)
+
+    def picture_means(self, parts: Iterable[NDArray[np.uint8]]) -> Means:
+        """See `Runtime.picture_means`."""
+        if not self._picture_means.any:
+            return ()
+        return self._picture_means.average(lambda frames: self._run(frames, None, None), parts)
 
     @torch.inference_mode()
     def _run(

@@ -136,6 +136,7 @@ class ASPP(nn.Module):
         width, conv = config.width, separable if config.separable else conv_norm
         branches = [conv_norm(channels, width), *(conv(channels, width, 3, rate) for rate in config.rates)]
         self.branches = nn.ModuleList(branches)
+        self.picture_mean = nn.AdaptiveAvgPool2d(1)  # a layer, so that tiles can be told (`runtimes.picture_means`)
         self.pooled = conv_norm(channels, width) if config.image_pooling else None
         count = len(branches) + config.image_pooling
         self.project = nn.Sequential(*conv_norm(count * width, width), nn.Dropout(config.dropout))
@@ -144,7 +145,7 @@ class ASPP(nn.Module):
         """(N, C, h, w) -> (N, width, h, w)."""
         seen = [branch(x) for branch in self.branches]
         if self.pooled is not None:
-            seen.append(self.pooled(x.mean(dim=(2, 3), keepdim=True)).expand_as(seen[0]))
+            seen.append(self.pooled(self.picture_mean(x)).expand_as(seen[0]))
         y: Tensor = self.project(torch.cat(seen, dim=1))
         return y
 

@@ -66,6 +66,7 @@ class LRASPP(Segmenter):
         self.config, self.backbone = config, backbone
         low, high = (spec.channels for spec in backbone.features)
         self.high = conv_norm(high, config.width)
+        self.picture_mean = nn.AdaptiveAvgPool2d(1)  # a layer, so that tiles can be told (`runtimes.picture_means`)
         self.gate = nn.Sequential(nn.Conv2d(high, config.width, 1, bias=False), nn.Sigmoid())
         self.scores = nn.Conv2d(config.width, config.num_classes, 1)
         self.low_scores = nn.Conv2d(low, config.num_classes, 1)
@@ -78,7 +79,7 @@ class LRASPP(Segmenter):
     def answer(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K, h, w) logits on the grid of the finer map."""
         low, high = self.backbone(images)
-        features = self.high(high) * self.gate(high.mean(dim=(2, 3), keepdim=True))
+        features = self.high(high) * self.gate(self.picture_mean(high))
         # scores are enlarged, not features: both are linear, and these are fewer
         return self.low_scores(low) + enlarged(self.scores(features), low.shape[2:])
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from detseg.postprocess.label_maps import shares
-from detseg.postprocess.tiles import Tiling, segment_tiled
+from detseg.postprocess.tiles import Tiling, segment_tiled, side_by_side
 
 WEIGHTS = np.random.default_rng(3).normal(size=(4, 3)).astype(np.float32)
 
@@ -78,6 +78,15 @@ def test_nothing_is_asked_twice_for_one_tile():
 
     segment_tiled(picture(192, 192), Tiling((128, 128), 64), ask, batch=2)
     assert asked == [2, 2]  # two by two tiles of 128 with 64 shared
+
+
+def test_side_by_side_they_show_each_pixel_once():
+    image = picture(128, 192)
+    shown = list(side_by_side(image, Tiling((64, 64), 32), batch=2))
+    assert [len(tiles) for tiles in shown] == [2, 1, 2, 1]  # row by row
+    np.testing.assert_array_equal(shown[2][1], image[64:, 64:128])
+    rows = np.concatenate(shown).reshape(2, 3, 64, 64, 3).transpose(0, 2, 1, 3, 4)
+    np.testing.assert_array_equal(rows.reshape(image.shape), image)
 
 
 @pytest.mark.parametrize("length", [1, 64, 65, 200, 1000, 1003])

@@ -36,10 +36,13 @@ class Maps:
             preprocess=Preprocess(frame_hw, fit), task="segment",
         )  # fmt: skip
 
-    def segment(self, frames, sizes_hw=None):
+    def segment(self, frames, sizes_hw=None, means=()):
         before = np.pad(frames, ((0, 0), (0, 0), (3, 0), (0, 0)), mode="edge")[:, :, :-3]
         seen = frames.astype(np.float32) + before
         return np.einsum("kc,nhwc->nkhw", self.weights, seen / 100 - 2.5).astype(np.float32)
+
+    def picture_means(self, parts):
+        return ()
 
 
 class Boxes:
@@ -147,7 +150,11 @@ def test_tiles_are_looked_at_in_views_by_all_members(file):
 def test_tiles_of_other_sizes_come_back_in_their_own_pixels(file):
     """A network of single pixels sees a smooth picture at any size nearly alike."""
     runtime = Maps(1)
-    runtime.segment = lambda frames: np.einsum("kc,nhwc->nkhw", runtime.weights, frames.astype(np.float32) / 50 - 2.5)
+
+    def of_pixels(frames, means):
+        return np.einsum("kc,nhwc->nkhw", runtime.weights, frames.astype(np.float32) / 50 - 2.5)
+
+    runtime.segment = of_pixels
     plain = found(segment_files([file], runtime, tiling=Tiling((64, 64), 32))).labels
     scaled = Views((View(2.0), View(1.0, mirror_x=True)))
     seen = found(segment_files([file], runtime, tiling=Tiling((64, 64), 32), views=scaled)).labels
