@@ -11,7 +11,6 @@ import click
 import numpy as np
 
 from detseg.annotations.categories import Categories
-from detseg.checkpoints import Card
 from detseg.images import ImageFile
 from detseg.pipeline import Member, Outcome, segment_together
 from detseg.postprocess.tiles import Tiling
@@ -55,7 +54,7 @@ class Segmenting(Job):
         )
         super().__init__(chosen)
         self.request = request
-        self.tiling = _tiling(request, max(_context(model.card) for model in self.chosen.models))
+        self.tiling = _tiling(request, max(model.card.config.get("context", 0) for model in self.chosen.models))
         self.views, notes = tta.views(request, self.chosen.models)
         for told in notes:
             click.echo(f"note: {told}", err=True)
@@ -123,12 +122,6 @@ class AreaTally(folder_run.Tally):
         """The counts in words."""
         found = int((self.pixels > 0).sum())
         return f"{found} {'class' if found == 1 else 'classes'} in {counted(self.pictures, 'picture')}"
-
-
-def _context(card: Card) -> int:
-    """The pixels that a network must see around a tile; 0 where its card does not tell."""
-    told = card.config.get("context", 0)
-    return told if isinstance(told, int) else 0  # `dilated` calls one of its parts so
 
 
 def _tiling(request: Request, context: int) -> Tiling | None:

@@ -8,7 +8,7 @@ from detseg.catalog.entry import Entry
 
 _MAP_TRAINING = {"fit": "shorter", "layout": "crops", "mosaic": 0.0, "multi_scale": 0.0}
 _FCN_STRUCTURE = ("strides", "fc", "upsampling", "output_stride", "hidden")
-_DILATED_STRUCTURE = ("fc", "context")
+_DILATED_STRUCTURE = ("fc", "context_module")
 _DEEPLAB_STRUCTURE = (
     *("output_stride", "rates", "width", "image_pooling", "separable", "refine", "low_level"),
     *("widened", "reduced_tail"),

@@ -51,7 +51,7 @@ class DilatedConfig:
     num_classes: int
     backbone: str = "vgg16"  # sec. 4
     fc: int = 4096  # channels of VGG's fc6 and fc7, sec. 4; 0: the scores stand on the last map of a dilated backbone
-    context: Literal["none", "basic", "large"] = "basic"  # table 1
+    context_module: Literal["none", "basic", "large"] = "basic"  # table 1
     dropout: float = 0.5  # behind fc6 and fc7, as in VGG
     auxiliary_weight: float = 0.5  # of what the front end's own scores learn; does not count without a context module
     loss: LossConfig = field(default_factory=LossConfig)
@@ -74,8 +74,8 @@ class Dilated(Segmenter):
         nn.init.normal_(self.scores.weight, std=0.01)
         nn.init.zeros_(self.scores.bias)  # type: ignore[arg-type]
         self.context: nn.Module = nn.Identity()
-        if config.context != "none":
-            self.context = ContextModule(config.num_classes, WIDTHS[config.context])
+        if config.context_module != "none":
+            self.context = ContextModule(config.num_classes, WIDTHS[config.context_module])
 
     def front_end(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K, h, w) logits of the front end alone, sec. 4."""
@@ -99,7 +99,7 @@ class Dilated(Segmenter):
         """The answer and, where there is a context module and they count, the front end's scores."""
         first = self.front_end(images)
         answer = self._covering(self.context(first), images)
-        alone = self.config.context == "none" or not self.auxiliary_weight
+        alone = self.config.context_module == "none" or not self.auxiliary_weight
         return [answer] if alone else [answer, self._covering(first, images)]
 
     def _covering(self, scores: Tensor, images: Tensor) -> Tensor:

@@ -153,14 +153,12 @@ def test_weights_of_a_detector_name_the_right_command(photos, weights, tmp_path,
 
 
 @pytest.mark.parametrize("how", [[], ["--tile", "64"]])
-def test_a_model_whose_context_is_a_part_of_it_is_no_other(photos, tmp_path, how):
-    """`dilated` calls its module so; for others it is how far a tile must see."""
+def test_dilated_is_asked_as_others_are(photos, tmp_path, how):
     config = TrainConfig(
         data=str(write_sample(tmp_path / "shapes", format="coco", images=4, seed=0, hw=(48, 64))),
         model="dilated-r50", backbone="resnet18", backbone_weights=None, imgsz=64,
     )  # fmt: skip
     prepared = prepare(config, "detseg train")
-    assert prepared.card.config["context"] == "basic"
     checkpoints.save(tmp_path / "dilated.safetensors", prepared.card, prepared.model.state_dict())
     words = ["-w", str(tmp_path / "dilated.safetensors"), "--save", "index", "-q", "-o", str(tmp_path / "found")]
     assert main(["segment", str(photos / "b.png"), *words, *how]) == 0

@@ -111,14 +111,14 @@ def test_on_vgg_it_keeps_the_contract(vgg):
 @pytest.mark.parametrize("context", ["none", "large"])
 def test_on_a_resnet_it_keeps_the_contract(context):
     weight = 0.0 if context == "none" else 0.5
-    model = small("dilated-r50", backbone="resnet18", context=context, auxiliary_weight=weight)
+    model = small("dilated-r50", backbone="resnet18", context_module=context, auxiliary_weight=weight)
     assert [spec.stride for spec in model.backbone.features] == [8]
     expect_the_contract(model, "dilated-r50")
 
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(DetsegError, match="context"):
-        dilated.configure(2, {"context": "huge"}, None)
+        dilated.configure(2, {"context_module": "huge"}, None)
     with pytest.raises(BackboneError, match="only a VGG has fc6 and fc7"):
         dilated.build(dilated.configure(2, {"backbone": "resnet18"}, None))
     with pytest.raises(BackboneError, match="has features at strides 32; asked for 16"):
