@@ -271,15 +271,12 @@ def _label_maps(
         ]
 
     def answer_tiled(group: list[tuple[ImageFile, NDArray[np.uint8]]]) -> list[Outcome[Found]]:
+        return [outcome(file, image if keep_images else None, *in_tiles(image)) for file, image in group]
+
+    def in_tiles(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         assert tiling is not None
-        return [
-            outcome(
-                file,
-                image if keep_images else None,
-                *segment_tiled(image, tiling, _asker(members, image, tiling, batch), batch),
-            )
-            for file, image in group
-        ]
+        fitting = tiling.within(_hw(image)) if all(m.runtime.any_size for m in members) else tiling
+        return segment_tiled(image, fitting, _asker(members, image, fitting, batch), batch)
 
     if tiling is None:
         return _streamed(files, decode, answer, batch=batch, workers=workers, network_threads=network_threads)

@@ -25,7 +25,8 @@ Ask = Callable[[NDArray[np.uint8]], Shares]  # frames (N, H, W, 3) -> probabilit
 @dataclass(frozen=True)
 class Tiling:
     """Tiles of `size_hw`, of which `context` pixels on every side are only looked at; at least `overlap` pixels of what
-    two neighbours answer for is blended. Raises ValueError where nothing would be left, or not multiples of STEP.
+    two neighbours answer for is blended, less where one answers for no more. Raises ValueError where nothing would be
+    left, or not multiples of STEP.
     """
 
     size_hw: tuple[int, int]
@@ -36,7 +37,10 @@ class Tiling:
         wrong = [n for n in (*self.size_hw, self.overlap, self.context) if n % STEP]
         if wrong:
             raise ValueError(f"tiles, overlap and context must be multiples of {STEP}, got {wrong[0]}")
-        if min(self.core_hw) <= self.overlap:
+        self._expect_core(1)
+
+    def _expect_core(self, least: int) -> None:
+        if min(self.core_hw) < least:
             raise ValueError(
                 f"tiles of {self.size_hw[0]}x{self.size_hw[1]} pixels leave nothing between a context of "
                 f"{self.context} on either side and an overlap of {self.overlap}; take larger ones"
@@ -52,7 +56,14 @@ class Tiling:
         rounded = -(-context // STEP) * STEP
         if overlap is None:
             overlap = 0 if rounded else min(size_hw) // 2 // STEP * STEP
-        return cls(size_hw, overlap, rounded)
+        tiling = cls(size_hw, overlap, rounded)
+        tiling._expect_core(overlap + 1)
+        return tiling
+
+    def within(self, image_hw: tuple[int, int]) -> Tiling:
+        """The same, but no larger than a picture of this size needs them: what is beyond it would only be mirrored."""
+        needed = [-(-side // STEP) * STEP + 2 * self.context for side in image_hw]
+        return replace(self, size_hw=(min(self.size_hw[0], needed[0]), min(self.size_hw[1], needed[1])))
 
     @property
     def core_hw(self) -> tuple[int, int]:
@@ -63,7 +74,7 @@ class Tiling:
         """Where cores begin along a side of the picture, evenly; the last ends with it, or less than STEP beyond."""
         core = self.core_hw[axis]
         last = max(0, -(-(length - core) // STEP) * STEP)
-        gaps = -(-last // (core - self.overlap))
+        gaps = -(-last // (core - min(self.overlap, core - STEP)))
         return [i * last // max(1, gaps) // STEP * STEP for i in range(gaps + 1)]
 
 

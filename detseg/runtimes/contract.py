@@ -30,6 +30,10 @@ class Runtime(Protocol):
     def card(self) -> Card:
         """What the model is; `card.preprocess` says how its frames are made."""
 
+    @property
+    def any_size(self) -> bool:
+        """Whether it takes frames of any size; else only its card's."""
+
     def predict(
         self,
         frames: NDArray[np.uint8],
@@ -63,6 +67,8 @@ class Runtime(Protocol):
 
 class Doors(ABC):
     """The two ways to ask a runtime, both over `_run`, which answers with the arrays of the network."""
+
+    any_size = True
 
     def predict(
         self,

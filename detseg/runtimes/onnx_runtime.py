@@ -21,7 +21,7 @@ LOGITS = "logits"  # what a segmenter answers with, alone
 class OnnxRuntime(Doors):
     """A model exported by detseg. See `contract.Runtime`."""
 
-    name = "onnx"
+    name, any_size = "onnx", False
 
     def __init__(self, weights: Path, *, device: str = "auto", threads: int | None = None) -> None:
         kind, self.card = open_header(weights)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
@@ -114,14 +116,29 @@ def test_where_tiles_overlap_the_one_that_sees_more_decides():
     np.testing.assert_array_equal(found, np.pad(np.ones((80, 80), np.uint8), 40))
 
 
-WRONG = [
-    {"size_hw": (100, 64)},
-    {"size_hw": (64, 64), "overlap": 64},
-    {"size_hw": (64, 64), "overlap": 0, "context": 32},
-]
+@pytest.mark.parametrize(
+    ("tiling", "hw", "size_hw"),
+    [
+        (Tiling((128, 128), 64), (300, 300), (128, 128)),
+        (Tiling((128, 128), 64), (50, 300), (64, 128)),
+        (Tiling((128, 128), 64), (300, 1), (128, 32)),
+        (Tiling((128, 160), 0, context=32), (60, 70), (128, 160)),
+        (Tiling((256, 256), 64, context=32), (60, 70), (128, 160)),
+    ],
+)
+def test_a_picture_gets_tiles_no_larger_than_itself(tiling, hw, size_hw):
+    fitting = tiling.within(hw)
+    assert fitting.size_hw == size_hw
+    assert (fitting.overlap, fitting.context) == (tiling.overlap, tiling.context)
+    image = picture(*hw)
+    whole = each_pixel_alone(image[None])[0].argmax(axis=0)
+    np.testing.assert_array_equal(segment_tiled(image, fitting, of_shares(each_pixel_alone))[0], whole)
+    for axis in (0, 1):  # along a side that holds several tiles, they share what was asked for
+        starts, core = fitting.starts(hw[axis], axis), fitting.core_hw[axis]
+        assert all(second - first <= core - tiling.overlap for first, second in pairwise(starts))
 
 
-@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("wrong", [((100, 64), 0, 0), ((64, 64), 64, 0), ((64, 64), 0, 32), ((64, 64), 10, 0)])
 def test_tiles_that_cannot_be_are_refused(wrong):
     with pytest.raises(ValueError, match=r"multiples of 32|leave nothing"):
-        Tiling(**wrong)
+        Tiling.usual(*wrong)

@@ -27,7 +27,7 @@ HW = (90, 130)
 class Maps:
     """A network whose logits depend on a pixel and on those left of it: no side is like another. K = 3."""
 
-    name, device = "fake", "cpu"
+    name, device, any_size = "fake", "cpu", True
 
     def __init__(self, seed: int, frame_hw=(64, 96), fit="letterbox", names=("a", "b", "c")) -> None:
         self.weights = np.random.default_rng(seed).normal(size=(3, 3)).astype(np.float32)

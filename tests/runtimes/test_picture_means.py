@@ -68,6 +68,17 @@ def labels(file: ImageFile, runtime: TorchRuntime, **how) -> np.ndarray:
     return outcome.found.labels
 
 
+@pytest.mark.parametrize("tile", [64, 160, 512])
+def test_tiles_larger_than_the_picture_are_the_picture(large, tile):
+    image, file = large
+    runtime, shown = OfPixels(), []
+    runtime._run = lambda frames, *_: shown.append(frames) or OfPixels._run(runtime, frames, None, None)
+    labels(file, runtime, tiling=Tiling.usual((tile, tile), None, 0))
+    assert {frames.shape[1:3] for frames in shown} == {(min(tile, 128), min(tile, 192))}
+    if tile == 512:
+        np.testing.assert_array_equal(shown[-1], image[None])
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("views", [None, Views((View(1.0), View(1.0, mirror_x=True)))])
 def test_tiles_answer_as_the_picture_whose_means_they_are_told(large, batch, views):
