@@ -47,7 +47,8 @@ def main() -> int:
         rng, kills, runs, good = random.Random(asked.seed), 0, 0, True
         while kills < asked.kills:
             killed = Path(place, "killed")
-            times = _killed_run(words, killed, rng, length, min(asked.in_a_run, asked.kills - kills))
+            times, took = _killed_run(words, killed, rng, length, min(asked.in_a_run, asked.kills - kills))
+            length = min(length, took)  # the machine may have been busy before
             found = list(differences(whole, killed))
             kills, runs, good = kills + times, runs + 1, good and not found
             print(f"{runs:>3}  {times:>5}  {'; '.join(found[:4]) or 'nothing'}", flush=True)
@@ -125,22 +126,22 @@ def _expect_success(words: list[str], code: int, told: bytes) -> None:
         sys.exit(f"detseg train {' '.join(words)}\n{told.decode(errors='replace')}")
 
 
-def _killed_run(words: list[str], out: Path, rng: random.Random, length: float, most: int) -> int:
-    """A run killed `most` times, or less often where it ended before; then finished. Returns how often."""
-    line, kills = [*words, "--out", str(out)], 0
+def _killed_run(words: list[str], out: Path, rng: random.Random, length: float, most: int) -> tuple[int, float]:
+    """A run killed `most` times, or less often where it ended before; then finished. How often, and seconds it took."""
+    line, kills, began = [*words, "--out", str(out)], 0, time.monotonic()
     while kills < most:
         process = _started(line)
         try:
             _, told = process.communicate(timeout=rng.uniform(0.1, 1.0) * length)
             _expect_success(line, process.returncode, told)
-            return kills  # it ended before
+            return kills, time.monotonic() - began  # it ended before
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             kills += 1
         line = ["--resume", str(out), "--quiet"] if (out / "config.yaml").exists() else [*line, "--exist-ok"]
     _run_to_the_end(line)
-    return kills
+    return kills, time.monotonic() - began
 
 
 if __name__ == "__main__":
