@@ -43,6 +43,7 @@ from detseg.backbones.catalog import build_backbone
 from detseg.backbones.spec import Backbone, BackboneError
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
+from detseg.parts.batch_share import normaliser
 from detseg.parts.box_coder import BoxCoder
 from detseg.parts.class_rows import ClassRows
 from detseg.parts.frames import clipped, padded, sizes_of
@@ -310,7 +311,7 @@ def region_losses(logits: Tensor, deltas: Tensor, lessons: Sequence[Lesson], con
     by_box = F.smooth_l1_loss(deltas, goals, reduction="none", beta=config.beta).sum(dim=1) * (classes > 0)
     both = (by_class + config.box_weight * by_box).detach().split([len(lesson.classes) for lesson in lessons])
     taught = torch.cat([learnt(loss, lesson.classes, config) for loss, lesson in zip(both, lessons, strict=True)])
-    count = max(1, int(taught.sum()))
+    count = normaliser(taught.sum())
     return {"class": by_class[taught].sum() / count, "box": config.box_weight * by_box[taught].sum() / count}
 
 

@@ -57,6 +57,7 @@ from detseg.backbones.receptive_field import Field, receptive_field
 from detseg.backbones.spec import Backbone, FeatureSpec, Stage
 from detseg.detectors.contract import Detector, Target
 from detseg.errors import DetsegError
+from detseg.parts.batch_share import normaliser
 from detseg.parts.box_coder import BoxCoder
 from detseg.parts.box_losses import paired_iou
 from detseg.parts.class_rows import ClassRows
@@ -243,20 +244,21 @@ class SlidingWindow(Detector):
         """
         boxes, labels, goals = self._lessons(images, targets)
         rois = _rois([self._seen(some) for some in boxes])
+        classes, given, objects = torch.cat(labels), torch.cat(boxes), torch.cat(goals)
+        shown = classes > 0
+        count = normaliser(shown.sum())
         if not len(rois):
             nothing = torch.stack([p.sum() for p in self.head.parameters()]).sum() * 0.0
             return {"class": nothing, "box": nothing} if self.config.refine else {"class": nothing}
         said = self.judge(self._crops(images, rois))
-        classes, given, objects = torch.cat(labels), torch.cat(boxes), torch.cat(goals)
         logits = said[:, : 1 + self.config.num_classes]
         fit = self._fit(given, objects)
         of_class, of_background = (F.cross_entropy(logits, c, reduction="none") for c in (classes, 0 * classes))
         found = {"class": (fit * of_class + (1 - fit) * of_background).mean()}
         if self.config.refine:
-            shown = classes > 0
             wanted = self.coder.encode(objects[shown], given[shown])
             deltas = said[shown, 1 + self.config.num_classes :]
-            loss = F.smooth_l1_loss(deltas, wanted, reduction="sum", beta=0.1) / shown.sum().clamp(min=1)
+            loss = F.smooth_l1_loss(deltas, wanted, reduction="sum", beta=0.1) / count
             found["box"] = self.config.box_weight * loss
         return found
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detseg.parts.batch_share import normaliser
 from detseg.parts.box_coder import BoxCoder
 from detseg.parts.class_rows import ClassRows
 from detseg.parts.ground_truth import Truth
@@ -173,7 +174,7 @@ def region_losses(logits: Tensor, deltas: Tensor, samples: Sequence[Sample], bet
     logits (S, 1 + K), deltas (S, K, 4) of the samples' boxes in their order. Without any region both are zero.
     """
     classes, goals = torch.cat([s.classes for s in samples]), torch.cat([s.deltas for s in samples])
-    count = max(1, len(classes))
+    count = normaliser(len(classes))
     positive = classes > 0
     mine = deltas[positive, classes[positive] - 1]
     return {

@@ -35,7 +35,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detseg.parts.batch_share import normaliser
+from detseg.parts.batch_share import normaliser, of_whole
 from detseg.parts.label_maps import IGNORE, LabelMaps
 from detseg.parts.soft_regions import SoftRegions
 
@@ -126,6 +126,12 @@ class Maps:
         """Their probabilities, summed up once for all losses."""
         return SoftRegions.of(self._given, self.truth)
 
+    @cached_property
+    def regions(self) -> SoftRegions:
+        """The same, the sums those of the whole batch where processes share it."""
+        right, *sums = self.soft
+        return SoftRegions(right, *of_whole(torch.stack(sums)))
+
 
 def cross_entropy(maps: Maps, config: LossConfig) -> Tensor:
     """-log of the probability of the right class; the mean over pixels, each with its own weight and its class's."""
@@ -153,13 +159,13 @@ def _mean_of_pixels(each: Tensor, truth: LabelMaps, config: LossConfig) -> Tenso
 
 def dice(maps: Maps, config: LossConfig) -> Tensor:
     """1 - 2 sum(p g) / (sum(p^2) + sum(g^2)) (Milletari et al. 2016, "Dice loss layer"); the mean over classes."""
-    soft = maps.soft
+    soft = maps.regions
     return _mean_of_classes(soft, 2 * soft.both, soft.squared + soft.true)
 
 
 def generalised_dice(maps: Maps, config: LossConfig) -> Tensor:
     """1 - 2 sum_c w_c sum(p g) / sum_c w_c sum(p + g), w_c = 1 / (sum g)^2 (Sudre et al. 2017)."""
-    soft = maps.soft
+    soft = maps.regions
     shown = soft.true > 0
     weights = shown / torch.where(shown, soft.true, 1.0) ** 2
     above, below = (2 * weights * soft.both).sum(), (weights * (soft.found + soft.true)).sum()
@@ -168,13 +174,13 @@ def generalised_dice(maps: Maps, config: LossConfig) -> Tensor:
 
 def jaccard(maps: Maps, config: LossConfig) -> Tensor:
     """1 - sum(p g) / (sum p + sum g - sum(p g)) (Rahman & Wang 2016); the mean over classes."""
-    soft = maps.soft
+    soft = maps.regions
     return _mean_of_classes(soft, soft.both, soft.found + soft.true - soft.both)
 
 
 def tversky(maps: Maps, config: LossConfig) -> Tensor:
     """1 - sum(p g) / (sum(p g) + alpha sum(p (1 - g)) + beta sum((1 - p) g)) (Salehi et al. 2017); over classes."""
-    soft = maps.soft
+    soft = maps.regions
     too_much, missed = soft.found - soft.both, soft.true - soft.both
     return _mean_of_classes(soft, soft.both, soft.both + config.too_much * too_much + config.missed * missed)
 
@@ -188,7 +194,8 @@ def _mean_of_classes(soft: SoftRegions, above: Tensor, below: Tensor) -> Tensor:
 
 def lovasz(maps: Maps, config: LossConfig) -> Tensor:
     """The Lovasz-Softmax (Berman et al. 2018): for each class its pixels' errors, largest first, each times what the
-    Jaccard loss grows by when that pixel is wrong, too. The mean over the classes that the batch shows.
+    Jaccard loss grows by when that pixel is wrong, too. The mean over the classes that the batch shows. Where processes
+    share a batch each sorts its own part.
     """
     counted = maps.truth.labels != IGNORE
     p, labels = maps.logits.softmax(dim=1).movedim(1, -1)[counted], maps.truth.labels[counted]

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from detseg.parts.batch_share import normaliser
 from detseg.parts.box_heads import conv_blocks
 
 
@@ -58,12 +59,13 @@ def mask_loss(
     logits (S, K, M, M), labels (S,); for each picture boxes (S_i, 4), the rows (S_i,) of the truths they answer for,
     and the truths' masks (T, H, W) in the frame.
     """
+    side = logits.shape[-1]
+    count = normaliser(len(labels)) * side**2
     if not len(labels):
         return logits.sum() * 0
-    side = logits.shape[-1]
     goals = torch.cat([_within(m, b, t, side) for m, b, t in zip(masks, boxes, truths, strict=True)])
     mine = logits[torch.arange(len(labels), device=labels.device), labels]
-    return F.binary_cross_entropy_with_logits(mine, goals)
+    return F.binary_cross_entropy_with_logits(mine, goals, reduction="sum") / count
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detseg.parts.anchor_grid import AnchorShapes, anchor_grid, anchor_shapes
+from detseg.parts.batch_share import normaliser
 from detseg.parts.box_coder import BoxCoder
 from detseg.parts.frames import clipped
 from detseg.parts.ground_truth import Truth
@@ -140,7 +141,7 @@ class RegionProposals(nn.Module):
             goals += [torch.ones_like(taught[-2]), torch.zeros_like(taught[-1])]
             moved.append(deltas[i, positive])
             wanted.append(goal)
-        count = max(1, sum(map(len, taught)))
+        count = normaliser(sum(map(len, taught)))
         objectness = F.binary_cross_entropy_with_logits(torch.cat(taught), torch.cat(goals), reduction="sum")
         box = F.smooth_l1_loss(torch.cat(moved), torch.cat(wanted), reduction="sum", beta=self.config.beta)
         return {"objectness": objectness / count, "rpn_box": box / count}

@@ -235,7 +235,7 @@ class Trainer:
         self.lap("moving")
         with ExitStack() as within:
             if several:
-                within.enter_context(sharing(share, lambda number: self.group.total([number])[0]))
+                within.enter_context(sharing(share, self.group.total))
                 within.enter_context(self.fabric.no_backward_sync(self.network, enabled=not closes))
             losses = self.network.losses(images, truth)
             shares = [float(value.detach()) * share for value in losses.values()]
