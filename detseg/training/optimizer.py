@@ -51,9 +51,12 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
         }
         for (_, factor, decays), parameters in groups.items()
     ]
+    # One pass over memory instead of ten. It pairs numbers by where they lie: autograd lays gradients as it found the
+    # parameters. Where gradients are scaled it would undo that itself, too late for clipping.
+    fused = config.precision != "16-mixed"
     if config.optimizer == "sgd":
-        return torch.optim.SGD(settings, lr=config.lr, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(settings, lr=config.lr)
+        return torch.optim.SGD(settings, lr=config.lr, momentum=0.9, nesterov=True, fused=fused)
+    return torch.optim.AdamW(settings, lr=config.lr, fused=fused)
 
 
 def rate_factors(model: nn.Module, config: TrainConfig) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from torch import nn
 
 from detseg.training.config import TrainConfig
 from detseg.training.optimizer import make_optimizer
+from tests.parts.test_batch_share_of_models import of_detector, of_segmenter
+from tests.parts.test_class_rows_of_models import DETECTORS, SEGMENTERS
+from tests.parts.test_class_rows_of_models import made as model_of
 
 
 class Net(nn.Module):
@@ -19,10 +23,10 @@ class Net(nn.Module):
         self.head = nn.Linear(5, 2)
 
 
-def made(name: str) -> tuple[Net, torch.optim.Optimizer]:
+def made(name: str, **settings: Any) -> tuple[Net, torch.optim.Optimizer]:
     torch.manual_seed(0)
     net = Net()
-    return net, make_optimizer(net, TrainConfig(data="x", optimizer=name, lr=0.05))
+    return net, make_optimizer(net, TrainConfig(data="x", optimizer=name, lr=0.05, **settings))
 
 
 def gradients(net: Net, step: int) -> None:
@@ -71,3 +75,24 @@ def test_a_step_after_a_pause_is_the_same(name: str) -> None:
         gradients(net, 7)
         each.step()
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["yolo", "faster-rcnn-mobilenet-fpn-320", "unet", "deeplabv3plus"])
+def test_gradients_lie_in_memory_as_their_parameters_do(name: str) -> None:
+    """Fused steps pair numbers by where they lie, and ask for no more."""
+    detector = name in DETECTORS
+    model = model_of(name, (DETECTORS if detector else SEGMENTERS)[name], 2).to(memory_format=torch.channels_last)
+    losses = (of_detector(model, name) if detector else of_segmenter(model))(slice(0, 3))
+    torch.stack(list(losses.values())).sum().backward()
+    moved = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    assert any(parameter.ndim == 4 and not parameter.is_contiguous() for parameter in moved)
+    for parameter in moved:
+        long = [i for i, side in enumerate(parameter.shape) if side > 1]
+        assert [parameter.stride(i) for i in long] == [parameter.grad.stride(i) for i in long]
+
+
+def test_scaled_gradients_can_be_clipped() -> None:
+    """Which Fabric refuses where a fused step would undo the scaling."""
+    _, optimizer = made("adamw", precision="16-mixed")
+    assert not getattr(optimizer, "_step_supports_amp_scaling", False)
+    assert made("adamw")[1]._step_supports_amp_scaling
