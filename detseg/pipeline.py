@@ -430,6 +430,12 @@ def _map_answers(group: list[Shown], member: Member) -> Iterator[list[MapAnswer]
         ]
 
 
+def _mirrored_back(view: View, logits: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """(K, H, W) of a view -> of the frame as it was laid."""
+    back: NDArray[np.float32] = view.frame(logits.transpose(1, 2, 0), size_hw).transpose(2, 0, 1)
+    return back
+
+
 class TileLook(NamedTuple):
     """A view of the tiles of one picture, and what the network takes from all of it."""
 
@@ -443,16 +449,12 @@ class TileLook(NamedTuple):
         return self.member.weight / len(self.member.views.views)
 
 
-def _mirrored_back(view: View, logits: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
-    """(K, H, W) of a view -> of the frame as it was laid."""
-    back: NDArray[np.float32] = view.frame(logits.transpose(1, 2, 0), size_hw).transpose(2, 0, 1)
-    return back
-
-
 def _asker(members: Sequence[Member], image: NDArray[np.uint8], tiling: Tiling, batch: int) -> Ask:
     """Whom to ask about tiles of this picture: all views of all members, told what they take from it as a whole."""
 
     def look(member: Member, view: View) -> TileLook:
+        if tiling.count(_hw(image)) == 1:
+            return TileLook(member, view, ())
         parts = (_tile_frames(view, tiles) for tiles in side_by_side(image, tiling, batch))
         return TileLook(member, view, member.runtime.picture_means(parts))
 

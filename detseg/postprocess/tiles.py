@@ -77,6 +77,10 @@ class Tiling:
         gaps = -(-last // (core - min(self.overlap, core - STEP)))
         return [i * last // max(1, gaps) // STEP * STEP for i in range(gaps + 1)]
 
+    def count(self, image_hw: tuple[int, int]) -> int:
+        """How many tiles a picture needs."""
+        return len(self.starts(image_hw[0], 0)) * len(self.starts(image_hw[1], 1))
+
 
 def side_by_side(image: NDArray[np.uint8], tiling: Tiling, batch: int = 1) -> Iterator[NDArray[np.uint8]]:
     """(N, H, W, 3), `batch` tiles at once, that show all of the picture and hardly any of it twice."""
