@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -107,29 +108,14 @@ def test_a_run_goes_on_and_ends_as_if_it_had_not_stopped(photos, weights):
         assert (photos.parent / "parts" / name).read_bytes() == (photos.parent / "whole" / name).read_bytes(), name
 
 
-def test_tiles_find_the_same(photos, tmp_path):
-    weights = str(write_colour_map_model(tmp_path / "tiles.onnx", (64, 64)))
-    assert (
-        main(
-            [
-                "segment",
-                "photos/b.png",
-                "-w",
-                weights,
-                "-o",
-                "tiles",
-                "--tile",
-                "64",
-                "--overlap",
-                "32",
-                "--save",
-                "index",
-            ]
-        )
-        == 0
-    )
-    wanted = np.array(IDS, np.uint8)[label_map()].repeat(3, 0).repeat(3, 1)
-    np.testing.assert_array_equal(read_png("tiles/index/b.png"), wanted)
+@pytest.mark.parametrize(("picture", "times", "tile"), [("b.png", 3, 64), ("deep/a.png", 1, 128)])
+def test_tiles_find_the_same(photos, tmp_path, picture, times, tile):
+    """Also where a tile is larger than the picture: an exported network takes no other size."""
+    weights = str(write_colour_map_model(tmp_path / "tiles.onnx", (tile, tile)))
+    how = ["--tile", str(tile), "--overlap", "32", "--save", "index"]
+    assert main(["segment", f"photos/{picture}", "-w", weights, "-o", "tiles", *how]) == 0
+    wanted = np.array(IDS, np.uint8)[label_map()].repeat(times, 0).repeat(times, 1)
+    np.testing.assert_array_equal(read_png(f"tiles/index/{Path(picture).name}"), wanted)
 
 
 @pytest.mark.parametrize(
