@@ -219,11 +219,7 @@ def command(
     **given: Any,
 ) -> Exit:
     """Train a detector or a segmenter on DATA and keep its best weights."""
-    # both are read when torch is imported: room for the compiled kernels of all frame sizes, and large pages for
-    # large tensors, without which a CPU spends a fifth of its time on clearing memory
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or processes tell that all of a network was needed
+    _before_torch()
     from detseg.training import processes
     from detseg.training.setup import prepare
 
@@ -265,6 +261,15 @@ def command(
         if not quiet:
             _introduce(prepared, group.count, folder)
         return _run(prepared, group, folder, quiet)
+
+
+def _before_torch() -> None:
+    """Sets what is read when torch is imported, unless the user has set it."""
+    # room for the compiled kernels of all frame sizes, and large pages for large tensors, without which a CPU spends a
+    # fifth of its time on clearing memory
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or processes tell that all of a network was needed
 
 
 def _profile(prepared: Prepared, group: Processes, quiet: bool) -> Exit:
