@@ -91,8 +91,8 @@ class PatchClassifierConfig:
 
     @property
     def context(self) -> int:
-        """Pixels around a tile that its answer rests on."""
-        return self.side // 2
+        """Pixels around a tile that its answer rests on: a window's, and with a stride those of the next one."""
+        return self.side // 2 + self.stride - 1
 
 
 class PatchClassifier(Segmenter):

@@ -8,6 +8,8 @@ import torch
 
 from detseg.errors import DetsegError
 from detseg.parts.label_maps import IGNORE, LabelMaps
+from detseg.postprocess.label_maps import shares
+from detseg.postprocess.tiles import Tiling, segment_tiled
 from detseg.segmenters import patch_classifier
 from detseg.segmenters.patch_classifier import balanced_pixels
 from tests.segmenter_contract import (
@@ -151,3 +153,23 @@ def test_options_that_do_not_fit_are_refused_in_words(options, told):
 def test_it_has_no_weights_to_start_from():
     with pytest.raises(DetsegError, match="no weights to start from"):
         patch_classifier.build(patch_classifier.PatchClassifierConfig(2), backbone_weights="imagenet")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_tiles_cut_with_their_context_answer_as_the_whole_picture(stride):
+    """But for its border, beyond which a tile has windows about mirrored pixels, too, to tell what is between."""
+    options = {"side": 65, "kernels": [4], "maps": 4, "hidden": [8], "stride": stride}
+    model = made("patch-classifier", **options).eval()
+    image = np.random.default_rng(0).integers(0, 256, (128, 256, 3), dtype=np.uint8)
+
+    @torch.inference_mode()
+    def ask(frames: np.ndarray) -> np.ndarray:
+        return shares(model.segment(torch.from_numpy(frames).permute(0, 3, 1, 2) / 60 - 2).numpy())
+
+    whole = ask(image[None])[0]
+    tiling = Tiling.usual((192, 192), None, model.config.context)
+    labels, sure = segment_tiled(image, tiling, ask)
+    assert tiling.count(image.shape[:2]) > 1
+    inside = (slice(stride, -stride),) * 2 if stride > 1 else (slice(None),) * 2
+    np.testing.assert_allclose(sure[inside], whole.max(axis=0)[inside], atol=1e-5)
+    assert (labels == whole.argmax(axis=0))[inside].mean() > 0.999
