@@ -331,7 +331,7 @@ def _begun(values: dict[str, Any], config_file: Path | None) -> TrainConfig:
 
 def _expect_two_phases(config: TrainConfig, given: dict[str, Any]) -> None:
     """Raises UsageError where a rate is given for a phase that there will not be."""
-    if "finetune_lr" in given and not config.finetune_at and config.transfer != "different":
+    if "finetune_lr" in given and not config.finetune_at:
         raise click.UsageError("--finetune-lr is the rate from --finetune-at on; give both")
 
 

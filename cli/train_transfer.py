@@ -18,7 +18,7 @@ _SHOWN = 4  # names of a longer list
 
 def about_recipe(prepared: Prepared) -> list[str]:
     """Which recipe it is, why, and what of it was given otherwise."""
-    from detseg.training.transfer import RECIPES, settings_of
+    from detseg.training.transfer import RECIPES
 
     config = prepared.config
     if config.transfer not in RECIPES:
@@ -29,8 +29,8 @@ def about_recipe(prepared: Prepared) -> list[str]:
     else:
         alike = {"similar": "like", "different": "unlike"}[prepared.likeness]
         why = f"--transfer {config.transfer}: {_amount(prepared)}, {alike} what the weights have learnt from"
-    settings = settings_of(config.transfer, config.epochs)
-    own = [f"{name} {getattr(config, name)}" for name, value in settings.items() if getattr(config, name) != value]
+    given = {name: getattr(config, name) for name, value in recipe.settings.items() if getattr(config, name) != value}
+    own = [f"{name} {value}" for name, value in given.items()]
     reason = wrap(recipe.reason, 110, initial_indent="  ", subsequent_indent="  ")
     return [why, *reason, *([f"  but for what was given: {', '.join(own)}"] if own else [])]
 

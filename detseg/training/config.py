@@ -117,11 +117,9 @@ class TrainConfig(BaseModel):
         name = values.get("model", cls.model_fields["model"].default)
         if not isinstance(name, str):  # refused with the other fields
             return handler(values)
-        entry, epochs = catalog.entry(name), values.get("epochs")
-        recipe = recipes.settings_of(
-            str(values.get("transfer")), epochs if isinstance(epochs, int) else cls.model_fields["epochs"].default
-        )
-        config = handler({"imgsz": entry.imgsz, "backbone": entry.backbone, **entry.training, **recipe, **values})
+        entry, recipe = catalog.entry(name), recipes.RECIPES.get(str(values.get("transfer")))
+        wished = {"imgsz": entry.imgsz, "backbone": entry.backbone, **entry.training}
+        config = handler({**wished, **(recipe.settings if recipe else {}), **values})
         config.model_fields_set.intersection_update(values)  # what was given, no defaults
         return config
 

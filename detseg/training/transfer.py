@@ -43,10 +43,10 @@ RECIPES: dict[str, Recipe] = {
         "the backbone stays as it is, since its features fit and few pictures would spoil them; the head learns alone",
     ),
     "late": Recipe(
-        {"freeze_stages": 3, "freeze_bn": True, "backbone_lr": 0.2, "layer_decay": 1.0, "finetune_at": None},
+        {"freeze_stages": 3, "freeze_bn": True, "backbone_lr": 0.2, "layer_decay": 1.0, "finetune_at": 0},
         "little data, unlike those that the weights have learnt from",
         "early stages stay as they are, since edges and textures are the same everywhere; late stages learn what is "
-        "special here, the head alone in the first fifth of the epochs, so that no random head spoils them",
+        "special here, slower than the head",
     ),
     "all": Recipe(
         {"freeze_stages": 0, "freeze_bn": False, "backbone_lr": 0.2, "layer_decay": 0.8, "finetune_at": 0},
@@ -62,16 +62,6 @@ RECIPES: dict[str, Recipe] = {
         "every layer learns at one rate from random numbers, which takes many more epochs",
     ),
 }
-
-
-def settings_of(transfer: str, epochs: int) -> dict[str, Any]:
-    """What a recipe sets in a run of so many epochs; nothing where there is none, or where the data choose it."""
-    if transfer not in RECIPES:
-        return {}
-    settings = dict(RECIPES[transfer].settings)
-    if settings["finetune_at"] is None:
-        settings["finetune_at"] = min(max(1, epochs // 5), epochs - 1)
-    return settings
 
 
 def governed(transfer: str) -> frozenset[str]:
