@@ -59,13 +59,12 @@ def learn(
     steps: int,
     until: Expectation | None = None,
     seed: int = 5,
-    cools: bool = True,
     **settings: Any,
 ) -> Learnt:
     """`steps` of training on the same four sample pictures, nothing changed in them; fewer where `until` is met before.
 
-    Raises AssertionError where it is not met at the end either. The rate falls in the second half of the steps
-    (`cools`). `settings` are those of `TrainConfig`.
+    Raises AssertionError where it is not met at the end either. The rate falls in the second half of the steps.
+    `settings` are those of `TrainConfig`.
     """
     data = write_sample(folder, format="coco", images=5, seed=seed, hw=(96, 128))
     config = TrainConfig(data=str(data), model=model, batch=4, augment="none", weight_decay=0, **settings)
@@ -77,7 +76,7 @@ def learn(
     learnt = Learnt(prepared, truth, dataset, batch, images)
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * (min(1.0, 2 * (steps - step) / steps) if cools else 1.0)
+            group["lr"] = group["base_lr"] * min(1.0, 2 * (steps - step) / steps)
         loss = torch.stack(list(prepared.model.losses(images, batch.targets).values())).sum()
         optimizer.zero_grad()
         loss.backward()

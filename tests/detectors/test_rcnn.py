@@ -191,7 +191,7 @@ def test_the_ridge_regression_is_that_of_least_squares():
 def test_four_pictures_are_learnt_by_heart(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     learnt = learn(
-        tmp_path / "data", "rcnn", steps=40, cools=False, imgsz=128, lr=2e-3, backbone_lr=1.0,
+        tmp_path / "data", "rcnn", steps=100, imgsz=128, lr=1e-3, backbone_lr=1.0,
         options={"side": 48, "context": 4, "cells": 2, "hidden": (64,), "samples": 64, "proposals.count": 150,
                  "dropout": 0.0},
     )  # fmt: skip
