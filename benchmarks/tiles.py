@@ -24,7 +24,7 @@ from detseg.annotations import load_label_maps
 from detseg.annotations.semantic import IGNORE, SemanticSet
 from detseg.images import ImageFile, read_image
 from detseg.pipeline import segment_files
-from detseg.postprocess.tiles import STEP, Tiling
+from detseg.postprocess.tiles import STEP, Tiling, context_of
 from detseg.runtimes import Runtime, open_runtime
 
 
@@ -96,7 +96,7 @@ def _rows(
         large = ImageFile(Path(folder, "large.png"), PurePosixPath("large.png"))
         cv2.imwrite(str(large.path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         for tile in tiles:
-            tiling = Tiling.usual((tile, tile), None, runtime.card.config.get("context", 0))
+            tiling = Tiling.usual((tile, tile), None, context_of(runtime.card.config))
             started = time.perf_counter()
             (outcome,) = segment_files([large], runtime, tiling=tiling)
             seconds = time.perf_counter() - started

@@ -13,7 +13,7 @@ import numpy as np
 from detseg.annotations.categories import Categories
 from detseg.images import ImageFile
 from detseg.pipeline import Member, Outcome, segment_together
-from detseg.postprocess.tiles import Tiling
+from detseg.postprocess.tiles import Tiling, context_of
 from detseg.results import LabelMap
 from detseg.runtimes import Runtime
 from detseg.writers import Writers, area_row, open_map_writers
@@ -54,7 +54,7 @@ class Segmenting(Job):
         )
         super().__init__(chosen)
         self.request = request
-        self.tiling = _tiling(request, max(model.card.config.get("context", 0) for model in self.chosen.models))
+        self.tiling = _tiling(request, max(context_of(model.card.config) for model in self.chosen.models))
         self.views, notes = tta.views(request, self.chosen.models)
         for told in notes:
             click.echo(f"note: {told}", err=True)

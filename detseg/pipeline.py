@@ -86,6 +86,16 @@ class Member:
         """(K,) `classes`, whoever's they are."""
         return np.arange(len(self.runtime.card.categories)) if self.classes is None else self.classes
 
+    @property
+    def planes(self) -> NDArray[np.int64] | None:
+        """(K,) its own class of each of all members' classes; None where they are the same."""
+        return None if self.classes is None else np.argsort(self.classes)
+
+    @property
+    def weight_of_view(self) -> float:
+        """How much the word of one of its views counts."""
+        return self.weight / len(self.views.views)
+
 
 class Look(NamedTuple):
     """A way to lay a picture, or a part of it, into a frame."""
@@ -418,8 +428,7 @@ def _answers(group: list[Shown], index: int, member: Member) -> list[list[Answer
 
 def _map_answers(group: list[Shown], member: Member) -> Iterator[list[MapAnswer]]:
     """For each view what the network says to it of each picture."""
-    share = member.weight / len(member.views.views)
-    planes = None if member.classes is None else np.argsort(member.classes)
+    share, planes = member.weight_of_view, member.planes
     for view in member.views.views:
         laid = [shown.laid[Look.of(member, view)] for shown in group]
         frames = stack([view.frame(one.frame, one.placement.size_hw) for one in laid])
@@ -443,11 +452,6 @@ class TileLook(NamedTuple):
     view: View
     means: Means
 
-    @property
-    def weight(self) -> float:
-        """How much its word counts beside the others'."""
-        return self.member.weight / len(self.member.views.views)
-
 
 def _asker(members: Sequence[Member], image: NDArray[np.uint8], tiling: Tiling, batch: int) -> Ask:
     """Whom to ask about tiles of this picture: all views of all members, told what they take from it as a whole."""
@@ -463,12 +467,12 @@ def _asker(members: Sequence[Member], image: NDArray[np.uint8], tiling: Tiling, 
 
 def _shares(looks: Sequence[TileLook], tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(N, H, W, 3) tiles -> (N, K, H, W) the mean of all views' and members' probabilities."""
-    whole = sum(look.weight for look in looks)
+    whole = sum(look.member.weight_of_view for look in looks)
     mean = np.zeros((), np.float32)
     for look in looks:
-        own, classes = shares(_of_tiles(look, tiles)), look.member.classes
-        known = own if classes is None else own[:, np.argsort(classes)]
-        mean = mean + known * np.float32(look.weight / whole)
+        own, planes = shares(_of_tiles(look, tiles)), look.member.planes
+        known = own if planes is None else own[:, planes]
+        mean = mean + known * np.float32(look.member.weight_of_view / whole)
     return mean
 
 

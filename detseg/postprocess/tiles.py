@@ -10,8 +10,9 @@ its tile decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -80,6 +81,12 @@ class Tiling:
     def count(self, image_hw: tuple[int, int]) -> int:
         """How many tiles a picture needs."""
         return len(self.starts(image_hw[0], 0)) * len(self.starts(image_hw[1], 1))
+
+
+def context_of(config: Mapping[str, Any]) -> int:
+    """The pixels that a segmenter must see around a tile, as its card tells; 0 where nobody knows."""
+    context: int = config.get("context", 0)
+    return context
 
 
 def side_by_side(image: NDArray[np.uint8], tiling: Tiling, batch: int = 1) -> Iterator[NDArray[np.uint8]]:
