@@ -39,7 +39,7 @@ index: the same values as a grey PNG; csv, jsonl: the area of each class; coco: 
     "--tile",
     type=options.ImageSize(),
     help="Keep pictures as large as they are and cut them into tiles of this size. 768 answers as one piece would; "
-    "for networks that look far (deeplab) take 1536.",
+    "for networks that look far (deeplab) take 1152.",
 )
 @click.option(
     "--overlap",

@@ -34,7 +34,7 @@ from detseg.preprocess import Placement, Preprocess
 from detseg.preprocess.recipe import lay_in, stack
 from detseg.proposals import ProposalSettings, Proposer, Searcher
 from detseg.results import Detections, LabelMap
-from detseg.runtimes import Means, Runtime
+from detseg.runtimes import Means, Parts, Runtime
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -459,7 +459,7 @@ def _asker(members: Sequence[Member], image: NDArray[np.uint8], tiling: Tiling, 
     def look(member: Member, view: View) -> TileLook:
         if tiling.count(_hw(image)) == 1:
             return TileLook(member, view, ())
-        parts = (_tile_frames(view, tiles) for tiles in side_by_side(image, tiling, batch))
+        parts = (_seen_of_tiles(view, *tiles) for tiles in side_by_side(image, tiling, batch))
         return TileLook(member, view, member.runtime.picture_means(parts))
 
     return partial(_shares, [look(member, view) for member in members for view in member.views.views])
@@ -488,9 +488,18 @@ def _of_tiles(look: TileLook, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _tile_frames(view: View, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(N, H, W, 3) tiles as this view shows them."""
-    frame_hw = view.recipe(Preprocess(_hw(tiles[0]))).frame_hw
-    laid = Placement.stretch(_hw(tiles[0]), frame_hw)
-    return np.stack([view.frame(lay_in(tile, laid), frame_hw) for tile in tiles])
+    laid = _tile_placement(view, tiles)
+    return np.stack([view.frame(lay_in(tile, laid), laid.frame_hw) for tile in tiles])
+
+
+def _seen_of_tiles(view: View, tiles: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Parts:
+    """(N, H, W, 3) tiles and boxes (N, 4) in them as this view shows them; mirroring is its own way back."""
+    laid = _tile_placement(view, tiles)
+    return _tile_frames(view, tiles), view.boxes(laid.to_frame(boxes), laid.frame_hw)
+
+
+def _tile_placement(view: View, tiles: NDArray[np.uint8]) -> Placement:
+    return Placement.stretch(_hw(tiles[0]), view.recipe(Preprocess(_hw(tiles[0]))).frame_hw)
 
 
 def _besides_frames(group: list[Laid]) -> dict[str, Any]:

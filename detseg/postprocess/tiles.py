@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -89,12 +90,30 @@ def context_of(config: Mapping[str, Any]) -> int:
     return context
 
 
-def side_by_side(image: NDArray[np.uint8], tiling: Tiling, batch: int = 1) -> Iterator[NDArray[np.uint8]]:
-    """(N, H, W, 3), `batch` tiles at once, that show all of the picture and hardly any of it twice."""
+def side_by_side(
+    image: NDArray[np.uint8], tiling: Tiling, batch: int = 1
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    """As few tiles as show all of the picture, `batch` at once: (N, H, W, 3), and boxes (N, 4) in them, xyxy.
+
+    The boxes share no pixel and are the picture together, though tiles may overlap: what two of them show belongs to
+    that in which it lies deeper.
+    """
+    h, w = image.shape[:2]
     apart = replace(tiling, overlap=0)
     wide = _extended(image, apart)
-    for top in apart.starts(image.shape[0], 0):
-        yield from _tiles(wide, top, apart.starts(image.shape[1], 1), apart, batch)
+    tops, lefts = apart.starts(h, 0), apart.starts(w, 1)
+    columns = _own(lefts, apart.core_hw[1], w)
+    for top, (y1, y2) in zip(tops, _own(tops, apart.core_hw[0], h), strict=True):
+        boxes = np.array([(x1, y1, x2, y2) for x1, x2 in columns], np.float32) + apart.context
+        for i, tiles in enumerate(_tiles(wide, top, lefts, apart, batch)):
+            yield tiles, boxes[i * batch : (i + 1) * batch]
+
+
+def _own(starts: Sequence[int], core: int, length: int) -> list[tuple[int, int]]:
+    """What belongs to each core along a side of the picture, from its start: up to the middle of what it shares."""
+    middles = [(first + core + second) // 2 // STEP * STEP for first, second in pairwise(starts)]
+    spans = zip(starts, [0, *middles], [*middles, length], strict=True)
+    return [(begin - start, end - start) for start, begin, end in spans]
 
 
 def segment_tiled(

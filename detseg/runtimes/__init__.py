@@ -6,9 +6,9 @@ from pathlib import Path
 
 from detseg.checkpoints.header import open_header
 from detseg.errors import WeightsError
-from detseg.runtimes.contract import Means, Runtime
+from detseg.runtimes.contract import Means, Parts, Runtime
 
-__all__ = ["RUNTIMES", "Means", "Runtime", "open_runtime"]
+__all__ = ["RUNTIMES", "Means", "Parts", "Runtime", "open_runtime"]
 
 RUNTIMES = ("auto", "torch", "onnx")
 _OF_KIND = {"safetensors": "torch", "onnx": "onnx"}

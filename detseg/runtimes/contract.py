@@ -13,6 +13,7 @@ from detseg.checkpoints.card import Card
 from detseg.results import RawDetections
 
 Means = tuple[NDArray[np.float32], ...]  # (C,) of each layer that takes the mean of a picture, in the order of asking
+Parts = tuple[NDArray[np.uint8], NDArray[np.float32]]  # of a picture: frames (N, H, W, 3), xyxy in them what counts
 
 
 class Runtime(Protocol):
@@ -58,8 +59,8 @@ class Runtime(Protocol):
         `picture_means` tells them; without them the network takes those of each frame.
         """
 
-    def picture_means(self, parts: Iterable[NDArray[np.uint8]]) -> Means:
-        """What the network takes from a picture as a whole, shown to it in frames (N, H, W, 3) side by side.
+    def picture_means(self, parts: Iterable[Parts]) -> Means:
+        """What the network takes from a picture as a whole, shown to it part by part; their boxes are the picture.
 
         Empty, and no part is looked at, where it takes nothing or cannot be told, as an exported one cannot.
         """
@@ -87,7 +88,7 @@ class Doors(ABC):
         (logits,) = self._run(frames, sizes_hw, None)
         return logits
 
-    def picture_means(self, parts: Iterable[NDArray[np.uint8]]) -> Means:
+    def picture_means(self, parts: Iterable[Parts]) -> Means:
         """See `Runtime.picture_means`; nothing, unless a runtime knows better."""
         return ()
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from detseg.errors import DetsegError, WeightsError
-from detseg.runtimes.contract import Doors, Means
+from detseg.runtimes.contract import Doors, Means, Parts
 from detseg.runtimes.network import as_tensors, fused, read_network, trial_hw
 from detseg.runtimes.picture_means import PictureMeans
 
@@ -37,7 +37,7 @@ class TorchRuntime(Doors):
         with self._picture_means.told(means):
             return super().segment(frames, sizes_hw)
 
-    def picture_means(self, parts: Iterable[NDArray[np.uint8]]) -> Means:
+    def picture_means(self, parts: Iterable[Parts]) -> Means:
         """See `Runtime.picture_means`."""
         if not self._picture_means.any:
             return ()

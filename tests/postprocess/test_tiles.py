@@ -84,11 +84,33 @@ def test_nothing_is_asked_twice_for_one_tile():
 
 def test_side_by_side_they_show_each_pixel_once():
     image = picture(128, 192)
-    shown = list(side_by_side(image, Tiling((64, 64), 32), batch=2))
+    shown, boxes = zip(*side_by_side(image, Tiling((64, 64), 32), batch=2), strict=True)
     assert [len(tiles) for tiles in shown] == [2, 1, 2, 1]  # row by row
     np.testing.assert_array_equal(shown[2][1], image[64:, 64:128])
     rows = np.concatenate(shown).reshape(2, 3, 64, 64, 3).transpose(0, 2, 1, 3, 4)
     np.testing.assert_array_equal(rows.reshape(image.shape), image)
+    np.testing.assert_array_equal(np.concatenate(boxes), [[0, 0, 64, 64]] * 6)
+
+
+@pytest.mark.parametrize("hw", [(100, 333), (64, 64), (20, 33), (1, 700), (97, 129)])
+@pytest.mark.parametrize("tiling", [Tiling((64, 96), 32), Tiling((160, 128), 32, context=32)])
+def test_tiles_that_overlap_share_the_picture_out(hw, tiling):
+    """Oracle: what the boxes hold, tile after tile, is every pixel of the picture once."""
+    places = np.arange(hw[0] * hw[1], dtype=np.int32).reshape(hw)
+    image = np.stack([places & 255, places >> 8, np.zeros_like(places)], axis=2).astype(np.uint8)
+    seen = []
+    for tiles, boxes in side_by_side(image, tiling.within(hw), batch=2):
+        for tile, (x1, y1, x2, y2) in zip(tiles.astype(np.int32), boxes.astype(int), strict=True):
+            assert 0 <= x1 < x2 <= tile.shape[1]
+            assert 0 <= y1 < y2 <= tile.shape[0]
+            own = tile[y1:y2, x1:x2]
+            seen.append((own[..., 0] + 256 * own[..., 1]).ravel())
+    np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(places.size))
+
+
+def test_what_two_tiles_show_belongs_to_that_in_which_it_lies_deeper():
+    ((_, boxes),) = side_by_side(picture(96, 192), Tiling((96, 128), 0), batch=2)
+    np.testing.assert_array_equal(boxes, [[0, 0, 96, 96], [32, 0, 128, 96]])  # 64 are shown by both
 
 
 @pytest.mark.parametrize("length", [1, 64, 65, 200, 1000, 1003])

@@ -80,12 +80,13 @@ def test_tiles_larger_than_the_picture_are_the_picture(large, tile):
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("views", [None, Views((View(1.0), View(1.0, mirror_x=True)))])
-def test_tiles_answer_as_the_picture_whose_means_they_are_told(large, batch, views):
+@pytest.mark.parametrize("views", [None, Views((View(1.0), View(1.0, mirror_x=True, mirror_y=True)))])
+@pytest.mark.parametrize("size_hw", [(64, 64), (96, 160)])  # the second do not divide the picture
+def test_tiles_answer_as_the_picture_whose_means_they_are_told(large, batch, views, size_hw):
     image, file = large
     runtime = OfPixels()
     whole = runtime.segment(image[None])[0].argmax(axis=0)
-    found = labels(file, runtime, tiling=Tiling((64, 64), 32), batch=batch, views=views)
+    found = labels(file, runtime, tiling=Tiling(size_hw, 32), batch=batch, views=views)
     assert (found == whole).mean() > 0.999  # but for the last digit
 
 
@@ -101,7 +102,8 @@ def test_without_the_means_of_the_picture_they_would_not(large):
 def test_each_part_is_looked_at_once_and_its_means_are_the_pictures(large):
     image, _ = large
     runtime = OfPixels()
-    parts = [image[None, :, :64], np.stack([image[:, 64:128], image[:, 128:]])]
+    counted = np.array([[0, 0, 64, 128]], np.float32)
+    parts = [(image[None, :, :64], counted), (np.stack([image[:, 64:128], image[:, 128:]]), counted.repeat(2, 0))]
     means = runtime.picture_means(parts)
     assert runtime.shown == 3
     expected = (image / 50 - 2.5).mean(axis=(0, 1))
@@ -109,10 +111,26 @@ def test_each_part_is_looked_at_once_and_its_means_are_the_pictures(large):
     np.testing.assert_allclose(means, [expected, expected], atol=1e-4)
 
 
+@pytest.mark.parametrize("stride", [1, 4, 24])
+def test_of_a_map_each_cell_counts_as_much_as_its_box_covers(large, stride):
+    """Oracle: the picture's pixels, enlarged cell by cell from what the pool is shown."""
+    cells = nn.AvgPool2d(stride)
+    means = PictureMeans(nn.Sequential(pool := nn.AdaptiveAvgPool2d(1)))
+    frames = np.stack([large[0][:96, :48], large[0][32:, 100:148]])
+    boxes = np.array([[0, 10, 29, 96], [13, 0, 48, 71]], np.float32)
+    told = means.average(
+        lambda shown: pool(cells(torch.from_numpy(shown).float().permute(0, 3, 1, 2))), [(frames, boxes)]
+    )
+    small = cells(torch.from_numpy(frames).float().permute(0, 3, 1, 2)).numpy()
+    fine = small.repeat(stride, 2).repeat(stride, 3)
+    counted = np.concatenate([fine[0, :, 10:, :29].reshape(3, -1), fine[1, :, :71, 13:].reshape(3, -1)], axis=1)
+    np.testing.assert_allclose(told, [counted.mean(axis=1)], rtol=1e-5)
+
+
 def test_a_network_without_such_layers_looks_at_nothing(large):
     runtime = OfPixels()
     runtime._picture_means = PictureMeans(nn.Sequential(nn.AdaptiveAvgPool2d(7), nn.AvgPool2d(1)))
-    assert runtime.picture_means(iter([large[0][None]])) == ()
+    assert runtime.picture_means(iter([(large[0][None], np.array([[0, 0, 192, 128]], np.float32))])) == ()
     assert runtime.shown == 0
 
 
