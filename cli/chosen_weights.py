@@ -19,6 +19,7 @@ from detseg.annotations import Categories, ClassMatch
 from detseg.checkpoints import Card, zoo
 from detseg.checkpoints.header import open_header
 from detseg.errors import WeightsError
+from detseg.pipeline import Pace
 from detseg.preprocess import Preprocess
 from detseg.runtimes import Runtime, open_runtime
 
@@ -110,10 +111,9 @@ class Chosen:
             for model, own, share in zip(self.models, self.classes, self.shares, strict=True)
         ]
 
-    def stream(self, asked: Asked) -> dict[str, Any]:
-        """How the route is to run them: what it is told of batches and threads."""
-        network_threads = asked.workers if self._side_by_side(asked) else 1
-        return {"batch": asked.batch, "workers": asked.workers, "network_threads": network_threads}
+    def pace(self, asked: Asked) -> Pace:
+        """How the route is to run them."""
+        return Pace(asked.batch, asked.workers, network_threads=asked.workers if self._side_by_side(asked) else 1)
 
     def _side_by_side(self, asked: Asked) -> bool:
         """Whether each call of a network keeps to one core, so that several run at once (wasting less)."""

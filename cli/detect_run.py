@@ -113,8 +113,8 @@ class Splitting(Finding):
         """The objects of each picture."""
         each = zip(runtimes, self.views, self.chosen.each(self.request), strict=True)
         members = [Member(runtime, views=views, **how) for runtime, views, how in each]
-        how = self.chosen.stream(self.request)
-        return split_together(files, members, self.selection, self.watershed, keep_images=keep_images, **how)
+        pace = self.chosen.pace(self.request)
+        return split_together(files, members, self.selection, self.watershed, keep_images=keep_images, pace=pace)
 
 
 class Detecting(Finding):
@@ -158,8 +158,8 @@ class Detecting(Finding):
             Member(runtime, selection, views=views, proposals=proposer, **how)
             for runtime, selection, views, proposer, how in columns
         ]
-        how = self.chosen.stream(self.request)
-        return detect_together(files, members, self.selection, keep_images=keep_images, **how)
+        pace = self.chosen.pace(self.request)
+        return detect_together(files, members, self.selection, keep_images=keep_images, pace=pace)
 
 
 def _own(classes: tuple[int, ...] | None, of_model: NDArray[np.int64]) -> tuple[int, ...] | None:

@@ -67,7 +67,7 @@ def _by_detectors(request: Request, truth: AnnotationSet, chosen: Chosen, shared
         name: [getattr(s, name) for s in selections] if several else getattr(selections[0], name)
         for name in ("nms", "iou")
     }
-    outcomes = detect_together(pictures_of(truth), members, selections[0], **chosen.stream(request))
+    outcomes = detect_together(pictures_of(truth), members, selections[0], pace=chosen.pace(request))
     return _Looking(outcomes, settings, [*notes, *more])
 
 
@@ -78,7 +78,7 @@ def _by_segmenters(request: Request, truth: AnnotationSet, chosen: Chosen, share
     members = [Member(runtime, views=own, **how) for runtime, own, how in each]
     selection = Selection(request.conf, max_det=request.max_det, classes=tuple(shared))
     watershed = Watershed(request.neck, min_area=request.min_area)
-    outcomes = split_together(pictures_of(truth), members, selection, watershed, **chosen.stream(request))
+    outcomes = split_together(pictures_of(truth), members, selection, watershed, pace=chosen.pace(request))
     return _Looking(outcomes, {"neck": request.neck, "min_area": request.min_area}, notes)
 
 

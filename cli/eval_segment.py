@@ -45,7 +45,7 @@ def _write_all(
     with Progress("evaluating", len(pictures), quiet=request.quiet) as progress:
         each = zip(chosen.open(request), views, chosen.each(request), strict=True)
         members = [Member(runtime, views=looks, **how) for runtime, looks, how in each]
-        for outcome in segment_together(pictures, members, **chosen.stream(request)):
+        for outcome in segment_together(pictures, members, pace=chosen.pace(request)):
             if outcome.fault is not None:
                 faults.append((outcome.file, outcome.fault))
             elif outcome.found is not None:

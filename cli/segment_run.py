@@ -73,8 +73,8 @@ class Segmenting(Job):
             Member(runtime, views=views, **how)
             for runtime, views, how in zip(runtimes, self.views, self.chosen.each(self.request), strict=True)
         ]
-        how = self.chosen.stream(self.request)
-        return segment_together(files, members, keep_images=keep_images, tiling=self.tiling, **how)
+        pace = self.chosen.pace(self.request)
+        return segment_together(files, members, keep_images=keep_images, tiling=self.tiling, pace=pace)
 
     def open_writers(self, folder: Path) -> Writers:
         """The formats of label maps."""

@@ -15,7 +15,7 @@ from detseg import evaluation
 from detseg.annotations import AnnotationSet
 from detseg.annotations.semantic import IGNORE, SemanticSet
 from detseg.evaluation.label_maps import confusion, overall
-from detseg.pipeline import detect_files, segment_files
+from detseg.pipeline import Pace, detect_files, segment_files
 from detseg.postprocess import Selection
 from detseg.results import Detections
 
@@ -83,7 +83,7 @@ def _objects(prepared: Prepared, truth: AnnotationSet, group: Processes, see: Se
     def validate(model: Any) -> dict[str, float]:
         runtime = LiveRuntime(prepared.card, model)
         own = [files[i] for i in mine]
-        outcomes = detect_files(own, runtime, selection, batch=config.batch, proposals=prepared.proposer)
+        outcomes = detect_files(own, runtime, selection, pace=Pace(config.batch), proposals=prepared.proposer)
         found = [
             outcome.found
             if outcome.found is not None
@@ -117,7 +117,7 @@ def _maps(prepared: Prepared, truth: SemanticSet, group: Processes, see: See) ->
 
     def validate(model: Any) -> dict[str, float]:
         own = [files[i] for i in mine]
-        outcomes = segment_files(own, LiveRuntime(prepared.card, model), batch=config.batch)
+        outcomes = segment_files(own, LiveRuntime(prepared.card, model), pace=Pace(config.batch))
         size = len(truth.categories)
         counts = np.zeros((size, size + 1), np.int64)
         for i, outcome in zip(mine, outcomes, strict=True):

@@ -78,6 +78,11 @@ class View:
             y1, y2 = height - y2, height - y1
         return np.stack([x1, y1, x2, y2], axis=-1)
 
+    def logits(self, logits: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
+        """(K, H, W) of this view -> of its frame as it was laid."""
+        back: NDArray[np.float32] = self.frame(logits.transpose(1, 2, 0), size_hw).transpose(2, 0, 1)
+        return back
+
     def masks(self, masks: NDArray[Any]) -> NDArray[Any]:
         """(..., M, M) masks of boxes seen in this view -> of the boxes as they were laid."""
         return masks[..., :: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]

@@ -15,7 +15,7 @@ from detseg.annotations import Categories
 from detseg.checkpoints import Card
 from detseg.errors import ImageError
 from detseg.images import ImageFile
-from detseg.pipeline import detect_files, ordered, threads
+from detseg.pipeline import Pace, detect_files, ordered, threads
 from detseg.postprocess import Selection, Views
 from detseg.preprocess import Preprocess
 from detseg.results import RawDetections
@@ -35,7 +35,7 @@ class RedFinder:
         )
         self.batches: list[int] = []
 
-    def predict(self, frames, sizes_hw=None):
+    def predict(self, frames, sizes_hw=None, proposals=None):
         self.batches.append(len(frames))
         if self.card.preprocess.fit == "shorter":
             assert all(side % 32 == 0 for side in frames.shape[1:3])
@@ -96,7 +96,7 @@ def test_pictures_of_any_shape_share_a_batch_and_views_where_frames_have_their_s
     runtime = RedFinder(Preprocess((128, 192), "shorter"))
     views = Views.of((0.75, 1.0), "all")
     for looks in (None, views):
-        found = [o.found for o in detect_files(files, runtime, Selection(), batch=3, views=looks)]
+        found = [o.found for o in detect_files(files, runtime, Selection(), pace=Pace(3), views=looks)]
         for (hw, box), one in zip(boxes.items(), found, strict=True):
             assert one.image_hw == hw
             np.testing.assert_allclose(one.boxes, [box], atol=3 * max(hw[0] / 128, hw[1] / 192, 1))
@@ -135,9 +135,7 @@ def test_order_and_faults_stay_in_place(tmp_path, batch, workers, network_thread
     files[7].path.write_bytes(b"no picture")
     files[8].path.write_bytes(b"")
     runtime = RedFinder()
-    outcomes = list(
-        detect_files(files, runtime, Selection(), batch=batch, workers=workers, network_threads=network_threads)
-    )
+    outcomes = list(detect_files(files, runtime, Selection(), pace=Pace(batch, workers, network_threads)))
     assert [o.file for o in outcomes] == files
     for i, outcome in enumerate(outcomes):
         if i in (7, 8):
@@ -155,7 +153,7 @@ def test_order_and_faults_stay_in_place(tmp_path, batch, workers, network_thread
 def test_a_batch_without_any_picture_never_reaches_the_network(tmp_path):
     bad = [ImageFile(tmp_path / f"{i}.jpg", PurePosixPath(f"{i}.jpg")) for i in range(3)]
     runtime = RedFinder()
-    outcomes = list(detect_files(bad, runtime, Selection(), batch=2))
+    outcomes = list(detect_files(bad, runtime, Selection(), pace=Pace(2)))
     assert [o.fault is not None for o in outcomes] == [True] * 3
     assert runtime.batches == []
 
@@ -165,7 +163,7 @@ def test_another_frame_size_than_the_cards(tmp_path):
     runtime = RedFinder(Preprocess(frame_hw=(320, 320)))
     smaller = Preprocess(frame_hw=(96, 128))
     seen = []
-    runtime.predict = lambda frames: (
+    runtime.predict = lambda frames, sizes_hw, proposals: (
         seen.append(frames.shape)
         or RawDetections(
             np.array([[RedFinder._box(f.astype(int))[0]] for f in frames], np.float32),
@@ -187,7 +185,7 @@ def test_only_a_bounded_number_is_drawn_ahead(tmp_path):
             drawn += 1
             yield file
 
-    outcomes = detect_files(endless(), RedFinder(), Selection(), batch=4, workers=2)
+    outcomes = detect_files(endless(), RedFinder(), Selection(), pace=Pace(4, 2))
     for _ in range(5):
         next(outcomes)
     outcomes.close()
@@ -201,7 +199,7 @@ def test_a_failing_network_ends_the_route_with_its_own_error(tmp_path):
     file = picture(tmp_path / "a.jpg", (100, 100), None)
     runtime = RedFinder()
 
-    def fail(frames):
+    def fail(frames, sizes_hw, proposals):
         raise ZeroDivisionError("seven")
 
     runtime.predict = fail

@@ -10,11 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from detseg import pipeline
 from detseg.annotations import Categories
 from detseg.checkpoints import Card
 from detseg.images import ImageFile
-from detseg.pipeline import Member, detect_files, detect_together, segment_files, segment_together
+from detseg.pipeline import Member, detect_files, detect_together, frames, segment_files, segment_together
 from detseg.postprocess import Selection, View, Views
 from detseg.postprocess.select import NMS_KINDS
 from detseg.postprocess.tiles import Tiling
@@ -54,7 +53,7 @@ class Boxes:
         self.seed, self.masks = seed, masks
         self.card = Card(model="x", config={}, categories=Categories.from_names(names), preprocess=Preprocess((64, 96)))
 
-    def predict(self, frames, sizes_hw=None):
+    def predict(self, frames, sizes_hw=None, proposals=None):
         rng = np.random.default_rng([self.seed, *frames.shape[1:3]])
         corner = rng.uniform(0, 60, (len(frames), 80, 2))
         boxes = np.concatenate([corner, corner + rng.uniform(8, 30, corner.shape)], axis=2).astype(np.float32)
@@ -185,7 +184,7 @@ def test_members_boxes_meet_in_the_picture_whatever_their_frames(file):
                 model="x", config={}, categories=Categories.from_names(names), preprocess=Preprocess(hw, "stretch")
             )
 
-        def predict(self, frames):
+        def predict(self, frames, sizes_hw=None, proposals=None):
             h, w = frames.shape[1:3]
             box = np.float32(self.share) * np.float32([w, h, w, h])
             scores = np.zeros((len(frames), 1, len(self.card.categories)), np.float32)
@@ -225,13 +224,13 @@ def test_masks_stay_where_all_members_have_them(file):
 
 def test_every_picture_is_read_once_and_at_once_for_all(file, monkeypatch):
     read = []
-    original = pipeline.read_image_and_hw
+    original = frames.read_image_and_hw
 
     def counting(path, target_hw):
         read.append(target_hw)
         return original(path, target_hw=target_hw)
 
-    monkeypatch.setattr(pipeline, "read_image_and_hw", counting)
+    monkeypatch.setattr(frames, "read_image_and_hw", counting)
     parts = Views.of((1.0, 2.0), "all", parts=2)
     list(detect_together([file] * 3, [Member(Boxes(3), views=parts), Member(Boxes(4))], Selection()))
     assert read == [(128, 192)] * 3
@@ -248,7 +247,7 @@ class Squares:
     name, device = "fake", "cpu"
     card = Card(model="x", config={}, categories=Categories.from_names(["a"]), preprocess=Preprocess((96, 96)))
 
-    def predict(self, frames, sizes_hw=None):
+    def predict(self, frames, sizes_hw=None, proposals=None):
         boxes = np.zeros((len(frames), 40, 4), np.float32)
         scores = np.zeros((len(frames), 40, 1), np.float32)
         for i, frame in enumerate(frames):

@@ -27,7 +27,7 @@ class RedFinder:
     name, device = "fake", "cpu"
     card = Card(model="red", config={}, categories=Categories.from_names(["red"]), preprocess=Preprocess((96, 128)))
 
-    def predict(self, frames, sizes_hw=None):
+    def predict(self, frames, sizes_hw=None, proposals=None):
         boxes, masks = [], []
         for frame in frames:
             red = ((frame[..., 0] > 150) & (frame[..., 1] < 100)).astype(np.float32)

@@ -34,7 +34,7 @@ class RedFinder:
         )
         self.shapes: list[tuple[int, ...]] = []
 
-    def predict(self, frames):
+    def predict(self, frames, sizes_hw=None, proposals=None):
         self.shapes.append(frames.shape)
         boxes = [[self._box(frame.astype(int), colour) for colour in (0, 1)] for frame in frames]
         scores = np.tile(np.float32([[0.9, 0], [0, 0.6]]), (len(frames), 1, 1))

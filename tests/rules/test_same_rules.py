@@ -38,7 +38,7 @@ class RedFinder:
     name, device = "red", "cpu"
     card = Card(model="red", config={}, categories=Categories((1,), ("thing",)), preprocess=FRAME)
 
-    def predict(self, frames: np.ndarray) -> RawDetections:
+    def predict(self, frames: np.ndarray, sizes_hw: None, proposals: None) -> RawDetections:
         boxes, scores = [], []
         for frame in frames.astype(int):
             ys, xs = np.nonzero((frame[..., 0] > 150) & (frame[..., 1] < 100) & (frame[..., 2] < 100))
@@ -153,7 +153,7 @@ def test_a_degenerate_box_is_no_object(
 
 def test_a_degenerate_answer_is_none(outcomes: dict[str, Outcome]) -> None:
     class BesideThePicture(RedFinder):
-        def predict(self, frames: np.ndarray) -> RawDetections:
+        def predict(self, frames: np.ndarray, sizes_hw: None, proposals: None) -> RawDetections:
             # in the letterbox's border: nothing of it is left inside the picture
             return RawDetections(
                 np.full((len(frames), 1, 4), (10, 0, 50, 8), np.float32), np.ones((len(frames), 1, 1), np.float32)

@@ -14,7 +14,7 @@ from torch import nn
 from detseg.annotations import Categories
 from detseg.checkpoints import Card
 from detseg.images import ImageFile
-from detseg.pipeline import segment_files
+from detseg.pipeline import Pace, segment_files
 from detseg.postprocess import View, Views
 from detseg.postprocess.tiles import Tiling
 from detseg.preprocess import Preprocess
@@ -86,7 +86,7 @@ def test_tiles_answer_as_the_picture_whose_means_they_are_told(large, batch, vie
     image, file = large
     runtime = OfPixels()
     whole = runtime.segment(image[None])[0].argmax(axis=0)
-    found = labels(file, runtime, tiling=Tiling(size_hw, 32), batch=batch, views=views)
+    found = labels(file, runtime, tiling=Tiling(size_hw, 32), pace=Pace(batch), views=views)
     assert (found == whole).mean() > 0.999  # but for the last digit
 
 

@@ -23,7 +23,7 @@ from detseg.cli.main import main
 from detseg.errors import DetsegError
 from detseg.images import ImageFile
 from detseg.parts.batch_share import normaliser, sharing
-from detseg.pipeline import detect_files
+from detseg.pipeline import Pace, detect_files
 from detseg.postprocess import Selection
 from detseg.runtimes.live import LiveRuntime
 from detseg.training.config import TrainConfig
@@ -236,7 +236,7 @@ def test_detections_of_two_processes_are_measured_as_those_of_one(tmp_path):
     pictures = prepared.truth
     files = [ImageFile(pictures.image_path(i), PurePosixPath(name)) for i, name in enumerate(pictures.image_files)]
     runtime = LiveRuntime(prepared.card, prepared.model)
-    outcomes = detect_files(files, runtime, Selection.for_measuring(), batch=2)
+    outcomes = detect_files(files, runtime, Selection.for_measuring(), pace=Pace(2))
     found = [outcome.found for outcome in outcomes]
     # of what an untrained model says, every third answer is true: numbers that are not 0
     index = np.concatenate([np.full(len(one.boxes[::3]), i) for i, one in enumerate(found)])

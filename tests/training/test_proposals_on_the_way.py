@@ -11,7 +11,7 @@ import pytest
 from detseg.annotations import AnnotationSet, Categories
 from detseg.checkpoints import Card
 from detseg.images import ImageFile
-from detseg.pipeline import detect_files
+from detseg.pipeline import Pace, detect_files
 from detseg.postprocess import Selection, Views
 from detseg.preprocess import Preprocess
 from detseg.results import RawDetections
@@ -108,7 +108,7 @@ def test_in_use_they_are_laid_into_the_frame_as_the_picture_is(truth, fit, views
     files = [ImageFile(truth.image_path(i), PurePosixPath(n)) for i, n in enumerate(truth.image_files)]
     propose = own_boxes_and_others(truth)
     selection = Selection(iou=0.97, conf=0.1)
-    outcomes = detect_files(files, Echo(fit), selection, batch=4, views=views, proposals=propose)
+    outcomes = detect_files(files, Echo(fit), selection, pace=Pace(4), views=views, proposals=propose)
     for file, shape, outcome in zip(files, SHAPES, outcomes, strict=True):
         assert outcome.fault is None
         wanted = propose(file, shape)
