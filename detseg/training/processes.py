@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -34,15 +35,12 @@ PATIENCE = timedelta(hours=2)  # for another process: the first one may search f
 LOOK_EVERY_S = 1.0
 
 
-class ProcessLost(DetsegError):
-    """Another process of the run has ended before its time."""
-
-
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run."""
+    """This process among those of the run. `tell` hears why it ends at once because another did, as in `start`."""
 
     fabric: Fabric
+    tell: Callable[[str], None]
 
     @property
     def rank(self) -> int:
@@ -102,11 +100,12 @@ class Processes:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """Parts from the others. Raises ProcessLost in place of torch's words for it."""
+        """Parts from the others; ends at once where one of them is lost."""
         if error is None and self.count > 1:
             torch.distributed.destroy_process_group()
         if error is not None and _is_loss_of_process(error):
-            raise ProcessLost("another process of the run has ended; --resume goes on from the last state") from error
+            words = " ".join(str(error).split()).partition(". ")[0]
+            _end(self.tell, f"another process of the run is lost: {words}")
 
     def share_buffers(self, model: torch.nn.Module) -> None:
         """Gives all processes the first one's running statistics, where each gathered its own."""
@@ -143,7 +142,7 @@ def start(config: TrainConfig, tell: Callable[[str], None] = lambda _: None) -> 
         ) from error
     if several:
         _watch(list(getattr(fabric.strategy.launcher, "procs", [])), tell)
-    return Processes(fabric)
+    return Processes(fabric, tell)
 
 
 def is_first() -> bool:
@@ -157,6 +156,15 @@ def _is_loss_of_process(error: BaseException) -> bool:
     words = str(error)
     of_torch = isinstance(error, torch.distributed.DistError)
     return of_torch or (isinstance(error, RuntimeError) and ("gloo" in words or "NCCL" in words))
+
+
+def _end(tell: Callable[[str], None], why: str) -> NoReturn:
+    """Ends this process without the interpreter's own end, in which torch's threads, still waiting, may abort it."""
+    try:
+        tell(why)
+        sys.stdout.flush()
+    finally:  # whoever reads may be gone too
+        os._exit(1)
 
 
 def _wanted(config: TrainConfig) -> tuple[int, int]:
@@ -193,11 +201,10 @@ def _look_after_children(children: list[Any], _: int, tell: Callable[[str], None
             code = child.poll()
             if code:
                 how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-                tell(f"process {number} of the run ended with {how}")
                 for other in children:
                     with suppress(OSError):
                         other.kill()
-                os._exit(1)
+                _end(tell, f"process {number} of the run ended with {how}")
 
 
 def _look_after_parent(_: list[Any], parent: int, __: Callable[[str], None]) -> None:
