@@ -302,7 +302,12 @@ def _with_fitting_batch(prepared: Prepared, group: Processes, quiet: bool) -> Pr
 
 def _teller(resume: Path | None) -> Callable[[str], None]:
     again = "--resume and the folder of the run" if resume is None else f"--resume {resume}"
-    return lambda line: click.echo(f"{line}; go on with: detseg train {again}", err=True)
+
+    def tell(line: str) -> None:
+        click.echo(f"{line}; go on with: detseg train {again}", err=True)
+        sys.stdout.flush()  # the process is about to end at once
+
+    return tell
 
 
 def _expect_nothing_against_resuming(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -162,7 +161,6 @@ def _end(tell: Callable[[str], None], why: str) -> NoReturn:
     """Ends this process without the interpreter's own end, in which torch's threads, still waiting, may abort it."""
     try:
         tell(why)
-        sys.stdout.flush()
     finally:  # whoever reads may be gone too
         os._exit(1)
 
